@@ -1,0 +1,18 @@
+//! Innkeeper: a scheduler that runs WebAssembly job handlers, and never shares a database
+//! session with them.
+//!
+//! Read in this order: [`job`], [`schedule`], [`retry`] and [`execution`] are the rules, pure
+//! and without I/O; [`store`] keeps the host's own records; [`plugin`] finds components and
+//! [`runtime`] calls them; [`interfaces`] is what a component may ask of the host; [`engine`]
+//! moves executions through their phases; [`config`] reads the operator's file; [`daemon`]
+//! wires it all, and [`cli`] is what a person types.
+
+pub mod clock;
+pub mod config;
+pub mod database_url;
+pub mod execution;
+pub mod interfaces;
+pub mod job;
+pub mod retry;
+pub mod schedule;
+pub mod suggest;
