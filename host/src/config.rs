@@ -1,11 +1,38 @@
-//! The operator's file.
+//! The operator's file: from TOML to checked values, with the place of everything that is
+//! wrong.
+
+mod databases;
+mod document;
+mod error;
+mod jobs;
+mod plugins;
+mod references;
+mod same_file;
+mod table;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::error::{ConfigError, ConfigErrors, Location};
+
+use self::document::Document;
+use self::references::Names;
+use self::table::Table;
+use self::values::ArgPlaces;
+use crate::args::ArgsError;
 use crate::database_url::DatabaseUrl;
 use crate::job::{Job, Name};
+
+/// What `innkeeper init` writes: every key, with its default.
+pub const EXAMPLE: &str = include_str!("../config.example.toml");
+
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 86_400);
 
 /// A configuration that has been read and checked in itself: names resolve, values are in
 /// range. What needs the components (handlers, arguments) is checked by `crate::plugin`.
@@ -23,6 +50,166 @@ pub struct Config {
     pub plugins: BTreeMap<Name, PluginConfig>,
     /// The jobs.
     pub jobs: BTreeMap<Name, Job>,
+    places: Places,
+}
+
+/// A key of a job that can turn out wrong after the file has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobKey {
+    /// The plugin's name.
+    Plugin,
+    /// The handler's name.
+    Handler,
+    /// The arguments.
+    Args,
+}
+
+/// Where things stand in the file, for what is checked later.
+#[derive(Debug)]
+struct Places {
+    store: Location,
+    databases: BTreeMap<Name, Location>,
+    plugins: BTreeMap<Name, Location>,
+    jobs: BTreeMap<Name, JobPlaces>,
+}
+
+#[derive(Debug)]
+struct JobPlaces {
+    header: Location,
+    keys: BTreeMap<JobKey, Location>,
+    args: ArgPlaces,
+}
+
+impl JobPlaces {
+    fn new(header: Location) -> Self {
+        Self { header, keys: BTreeMap::new(), args: ArgPlaces::new() }
+    }
+
+    fn note(&mut self, key: JobKey, doc: &Document<'_>, at: Option<usize>) {
+        if let Some(at) = at {
+            self.keys.insert(key, doc.location(at));
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file, with the environment of this process for `${VAR}`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let bytes = std::fs::read(path).map_err(|error| {
+            let advice = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "; `innkeeper init` writes one to start from, and `--config FILE` names another"
+                }
+                _ => "",
+            };
+            let message = format!("the configuration file cannot be read: {error}{advice}");
+            ConfigErrors::one(Location::whole(path), message)
+        })?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, path, &|name| std::env::var(name).ok()),
+            Err(error) => {
+                let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let place = Document::new(path, &text, &|_| None).location(text.len());
+                Err(ConfigErrors::one(place, "the file is not UTF-8 text from here on"))
+            }
+        }
+    }
+
+    /// Reads the text of a file that is named `path`, with `env` for `${VAR}`. Relative paths
+    /// are taken from the folder of `path`; looks at the file system only to tell whether two
+    /// databases are the same file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigErrors> {
+        let document = Document::new(path, text, env);
+        let config = document.parse().map(|root| Self::read(Table::root(&document, &root), path));
+        match config {
+            Some(config) if document.error_count() == 0 => Ok(config),
+            _ => Err(document.into_errors()),
+        }
+    }
+
+    /// What stands in for something wrong is a default, and never used: there is an error.
+    fn read(root: Table<'_>, path: &Path) -> Self {
+        let doc = root.doc;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let host = HostConfig::read(root.table("host"), base);
+        let store_table = root.table("store");
+        let databases = root.named("databases");
+        let plugins = root.named("plugins");
+        let jobs = root.named("jobs");
+        root.finish();
+        let names = Names::new(&databases, &plugins, &jobs);
+        let mut places = Places {
+            store: doc.location(store_table.as_ref().map_or(0, |table| table.at)),
+            databases: databases.iter().map(|(name, table)| (name.clone(), doc.location(table.at))).collect(),
+            plugins: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+        };
+        let store = databases::store(store_table, &host.data_dir);
+        let databases = databases::databases(databases, &host.data_dir, &store);
+        let plugins = plugins::plugins(plugins, base, &names, &mut places);
+        let jobs = jobs::jobs(jobs, &plugins, &names, &mut places);
+        Self { path: path.to_owned(), host, store, databases, plugins, jobs, places }
+    }
+
+    /// Where a key of a job stands; the job's header if the key is left out.
+    #[must_use]
+    pub fn location_of_job(&self, job: &Name, key: JobKey) -> Location {
+        let job = self.places.jobs.get(job);
+        let place = job.map(|job| job.keys.get(&key).unwrap_or(&job.header));
+        place.cloned().unwrap_or_else(|| Location::whole(&self.path))
+    }
+
+    /// Where a plugin names its component.
+    #[must_use]
+    pub fn location_of_plugin(&self, plugin: &Name) -> Location {
+        self.places.plugins.get(plugin).cloned().unwrap_or_else(|| Location::whole(&self.path))
+    }
+
+    /// Where a database stands.
+    #[must_use]
+    pub fn location_of_database(&self, database: &Name) -> Location {
+        self.places.databases.get(database).cloned().unwrap_or_else(|| Location::whole(&self.path))
+    }
+
+    /// Where the store stands: the start of the file if it is left out.
+    #[must_use]
+    pub fn location_of_store(&self) -> Location {
+        self.places.store.clone()
+    }
+
+    /// What is wrong with a job's arguments, each problem at its place in the file. Where the
+    /// environment had a part in a value, the message does not show it.
+    #[must_use]
+    pub fn args_errors(&self, job: &Name, error: &ArgsError) -> ConfigErrors {
+        let at_args = self.location_of_job(job, JobKey::Args);
+        let problems = match error {
+            ArgsError::Schema(_) => return ConfigErrors::one(at_args, error.to_string()),
+            ArgsError::Problems(problems) => problems,
+        };
+        let none = ArgPlaces::new();
+        let places = self.places.jobs.get(job).map_or(&none, |job| &job.args);
+        let located = |problem: &crate::args::Problem| {
+            let pointer = problem.pointer.as_str();
+            let secret = places.iter().any(|(place, value)| {
+                value.expanded && (place == pointer || place.starts_with(&format!("{pointer}/")))
+            });
+            ConfigError {
+                location: places.get(pointer).map_or_else(|| at_args.clone(), |place| place.location.clone()),
+                message: if secret { problem.masked() } else { problem.to_string() },
+            }
+        };
+        ConfigErrors::new(problems.iter().map(located).collect())
+    }
 }
 
 /// `[host]`.
@@ -38,6 +225,43 @@ pub struct HostConfig {
     pub drain_timeout: Duration,
     /// How long the host session lasts without a heartbeat.
     pub session_timeout: Duration,
+}
+
+impl HostConfig {
+    fn read(table: Option<Table<'_>>, base: &Path) -> Self {
+        let machine = || gethostname::gethostname().to_string_lossy().into_owned();
+        let mut host = Self {
+            name: String::new(),
+            data_dir: base.join("innkeeper-data"),
+            concurrency: 32,
+            drain_timeout: Duration::from_secs(30),
+            session_timeout: Duration::from_secs(15),
+        };
+        if let Some(table) = table {
+            if let Some(name) = table.text("name") {
+                host.name = name.value().to_owned();
+            }
+            if let Some(folder) = table.text("data_dir") {
+                host.data_dir = base.join(folder.value());
+            }
+            host.concurrency = table.integer("concurrency", 32, 1..=1000) as usize;
+            host.drain_timeout = table.duration(
+                "drain_timeout",
+                host.drain_timeout,
+                Duration::ZERO..=Duration::from_secs(86_400),
+            );
+            host.session_timeout = table.duration(
+                "session_timeout",
+                host.session_timeout,
+                Duration::from_secs(1)..=Duration::from_secs(600),
+            );
+            table.finish();
+        }
+        if host.name.is_empty() {
+            host.name = machine();
+        }
+        host
+    }
 }
 
 /// `[store]`.
@@ -61,7 +285,6 @@ pub struct DatabaseConfig {
 }
 
 /// `[plugins.NAME]`.
-#[derive(Debug)]
 pub struct PluginConfig {
     /// The component's file, its path resolved.
     pub component: PathBuf,
@@ -75,6 +298,20 @@ pub struct PluginConfig {
     pub databases: BTreeSet<Name>,
     /// The one that is meant where a call names none.
     pub default_database: Option<Name>,
+}
+
+impl fmt::Debug for PluginConfig {
+    /// Without the values of `config`: an operator may have put a key or a password there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginConfig")
+            .field("component", &self.component)
+            .field("config", &self.config.keys())
+            .field("jobs", &self.jobs)
+            .field("limits", &self.limits)
+            .field("databases", &self.databases)
+            .field("default_database", &self.default_database)
+            .finish()
+    }
 }
 
 /// `[plugins.NAME.limits]`.

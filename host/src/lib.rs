@@ -7,6 +7,7 @@
 //! moves executions through their phases; [`config`] reads the operator's file; [`daemon`]
 //! wires it all, and [`cli`] is what a person types.
 
+pub mod args;
 pub mod clock;
 pub mod config;
 pub mod database_url;

@@ -1,0 +1,86 @@
+//! `[store]` and `[databases.NAME]`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::document::Text;
+use super::same_file::Identity;
+use super::table::Table;
+use super::{DatabaseConfig, StoreConfig};
+use crate::database_url::DatabaseUrl;
+use crate::job::Name;
+
+/// Enough for one host, and below what a PostgreSQL server accepts by default in all (100).
+const STORE_CONNECTIONS: u32 = 4;
+const DATABASE_CONNECTIONS: u32 = 16;
+const MOST_CONNECTIONS: u32 = 10_000;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `[store]`, which may be left out.
+pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
+    let default_url = || DatabaseUrl::Sqlite(data_dir.join("innkeeper.db"));
+    let Some(table) = table else {
+        return StoreConfig { url: default_url(), max_connections: STORE_CONNECTIONS };
+    };
+    let url = table.text("url").and_then(|text| url(&table, &text, data_dir));
+    let max_connections = table.integer("max_connections", STORE_CONNECTIONS, 1..=MOST_CONNECTIONS);
+    table.finish();
+    StoreConfig { url: url.unwrap_or_else(default_url), max_connections }
+}
+
+/// `[databases.NAME]`: none of them may be the store's own file.
+pub(super) fn databases(
+    tables: Vec<(Name, Table<'_>)>,
+    data_dir: &Path,
+    store: &StoreConfig,
+) -> BTreeMap<Name, DatabaseConfig> {
+    let store_file = file(&store.url);
+    let mut databases = BTreeMap::new();
+    for (name, table) in tables {
+        let text = table.required_text("url", "\"sqlite:app.db\"");
+        let url = text.as_ref().and_then(|text| url(&table, text, data_dir));
+        if let (Some(text), Some(url)) = (&text, &url)
+            && store_file.is_some()
+            && file(url) == store_file
+        {
+            let message = format!(
+                "`{}` is the file of the host's own store; give the two a file each: SQLite has one writer, \
+                 and a plugin's transaction must not hold up the host's records",
+                text.written
+            );
+            table.doc.error(text.at, message);
+        }
+        let max_connections = table.integer("max_connections", DATABASE_CONNECTIONS, 1..=MOST_CONNECTIONS);
+        let acquire_timeout = table.duration(
+            "acquire_timeout",
+            ACQUIRE_TIMEOUT,
+            Duration::from_millis(1)..=Duration::from_secs(3600),
+        );
+        table.finish();
+        if let Some(url) = url {
+            databases.insert(name, DatabaseConfig { url, max_connections, acquire_timeout });
+        }
+    }
+    databases
+}
+
+fn url(table: &Table<'_>, text: &Text<'_>, data_dir: &Path) -> Option<DatabaseUrl> {
+    let url = DatabaseUrl::parse(text.value(), data_dir);
+    let problem = match &url {
+        Ok(DatabaseUrl::Sqlite(path)) if path.is_dir() => {
+            "must name a file, and this is a directory".to_owned()
+        }
+        Ok(_) => return url.ok(),
+        Err(error) => error.to_string(),
+    };
+    table.doc.error(text.at, format!("`url` {problem}"));
+    None
+}
+
+fn file(url: &DatabaseUrl) -> Option<Identity> {
+    match url {
+        DatabaseUrl::Sqlite(path) => Some(Identity::of(path)),
+        DatabaseUrl::Postgres(_) => None,
+    }
+}

@@ -1,0 +1,56 @@
+//! Names that stand for another part of the file.
+
+use std::collections::BTreeSet;
+
+use super::document::{Document, Text};
+use super::table::Table;
+use crate::job::Name;
+use crate::suggest;
+
+/// What the file names. A part counts as named even when something in it is wrong: that is
+/// one problem, not one more for everything that refers to it.
+pub(super) struct Names {
+    databases: BTreeSet<Name>,
+    plugins: BTreeSet<Name>,
+    jobs: BTreeSet<Name>,
+}
+
+type Tables<'a> = [(Name, Table<'a>)];
+
+impl Names {
+    pub(super) fn new(databases: &Tables<'_>, plugins: &Tables<'_>, jobs: &Tables<'_>) -> Self {
+        let names = |tables: &Tables<'_>| tables.iter().map(|(name, _)| name.clone()).collect();
+        Self { databases: names(databases), plugins: names(plugins), jobs: names(jobs) }
+    }
+
+    pub(super) fn database(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
+        find(doc, text, &self.databases, "database", "databases")
+    }
+
+    pub(super) fn plugin(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
+        find(doc, text, &self.plugins, "plugin", "plugins")
+    }
+
+    pub(super) fn job(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
+        find(doc, text, &self.jobs, "job", "jobs")
+    }
+}
+
+fn find(
+    doc: &Document<'_>,
+    text: &Text<'_>,
+    names: &BTreeSet<Name>,
+    what: &str,
+    section: &str,
+) -> Option<Name> {
+    let found = names.iter().find(|name| name.as_str() == text.value());
+    if found.is_none() {
+        let near = suggest::nearest(text.value(), names.iter().map(Name::as_str));
+        let advice = match near {
+            Some(near) if !text.expanded => format!("did you mean `{near}`?"),
+            _ => format!("add [{section}.…] to this file, or correct the name"),
+        };
+        doc.error(text.at, format!("there is no {what} `{}`; {advice}", text.written));
+    }
+    found.cloned()
+}
