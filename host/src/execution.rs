@@ -178,6 +178,62 @@ pub struct Attempt {
     pub has_unique_key: bool,
 }
 
+/// A line of an execution's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When the handler wrote it, by the host's clock.
+    pub at: Timestamp,
+    /// How important it is.
+    pub level: LogLevel,
+    /// The text.
+    pub message: String,
+    /// What goes with it, by name.
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How important a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Every step.
+    Trace,
+    /// For whoever looks for a fault.
+    Debug,
+    /// What happened.
+    Info,
+    /// What somebody should look at.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+impl LogLevel {
+    /// The level as it is written in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How far the work of an execution is, in units of the handler's choice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all, where the handler knows.
+    pub total: Option<u64>,
+    /// What is being done.
+    pub message: Option<String>,
+    /// When the handler said so, by the host's clock.
+    pub at: Timestamp,
+}
+
 /// What COMPLETION records of one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {

@@ -1,0 +1,206 @@
+//! What a person types: one file for each group of commands.
+//!
+//! A command returns a [`Report`] or a [`CliError`]. Here, and only here, it is printed: with
+//! `--json` one document on standard output and nothing else there; complaints go to standard
+//! error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, 2 usage or
+//! configuration, 3 the store, or a host that is needed, could not be reached.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::config::{Config, ConfigErrors};
+use crate::engine::submit::SubmitError;
+use crate::store::{Store, StoreError, StoreOptions};
+
+mod check;
+mod execution;
+mod init;
+mod job;
+mod migrate;
+mod plugin;
+mod serve;
+mod table;
+
+/// Runs WebAssembly job handlers on a schedule, each database call in a transaction of its own.
+#[derive(Debug, Parser)]
+#[command(name = "innkeeper", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The configuration file.
+    #[arg(long, global = true, env = "INNKEEPER_CONFIG", default_value = "innkeeper.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented innkeeper.toml to start from.
+    Init(init::Init),
+    /// Run the host until SIGINT or SIGTERM, then drain it.
+    Serve(serve::Serve),
+    /// Validate the file, its plugins, handlers, arguments and schedules.
+    Check(check::Check),
+    /// Bring the store's schema up to date.
+    Migrate(migrate::Migrate),
+    /// Look at jobs and run them.
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Look at executions.
+    #[command(subcommand)]
+    Execution(execution::ExecutionCommand),
+    /// Look at plugins.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
+}
+
+/// What a command found out.
+struct Report {
+    json: Value,
+    text: String,
+    exit: Exit,
+}
+
+impl Report {
+    /// # Panics
+    /// Never: our own types are JSON.
+    fn new(json: &impl Serialize, text: impl Into<String>) -> Self {
+        let json = serde_json::to_value(json).unwrap_or(Value::Null);
+        Self { json, text: text.into(), exit: Exit::Done }
+    }
+}
+
+/// The exit codes, which scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done = 0,
+    JobFailed = 1,
+    Usage = 2,
+    Unreachable = 3,
+}
+
+/// A command that could not do its work.
+#[derive(Debug)]
+struct CliError {
+    exit: Exit,
+    message: String,
+}
+
+impl CliError {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    fn unreachable(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Unreachable, message: message.into() }
+    }
+}
+
+impl From<ConfigErrors> for CliError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::usage(errors.to_string())
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::UnknownJob { .. } => Self::usage(message),
+            _ => Self::unreachable(message),
+        }
+    }
+}
+
+impl From<SubmitError> for CliError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::UnknownJob(message) | SubmitError::InvalidArgs(message) => Self::usage(message),
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the async runtime could not be started: {error}");
+            return ExitCode::from(Exit::Unreachable as u8);
+        }
+    };
+    let json = cli.global.json;
+    match runtime.block_on(run(cli)) {
+        Ok(report) => {
+            print_report(&report, json);
+            ExitCode::from(report.exit as u8)
+        }
+        Err(error) => {
+            eprintln!("error: {}", error.message);
+            ExitCode::from(error.exit as u8)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<Report, CliError> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Init(command) => init::run(&global, &command),
+        Command::Serve(command) => serve::run(&global, &command).await,
+        Command::Check(command) => check::run(&global, &command).await,
+        Command::Migrate(command) => migrate::run(&global, &command).await,
+        Command::Job(command) => job::run(&global, command).await,
+        Command::Execution(command) => execution::run(&global, command).await,
+        Command::Plugin(command) => plugin::run(&global, command).await,
+    }
+}
+
+fn print_report(report: &Report, json: bool) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    // A reader that closed the pipe has seen enough.
+    let _ = if json {
+        writeln!(out, "{:#}", report.json)
+    } else if report.text.is_empty() {
+        Ok(())
+    } else {
+        writeln!(out, "{}", report.text.trim_end())
+    };
+}
+
+impl Global {
+    fn load(&self) -> Result<Config, CliError> {
+        Ok(Config::load(&self.config)?)
+    }
+
+    /// The configuration and its store, which has to be there already.
+    async fn open_store(&self) -> Result<Store, CliError> {
+        let config = self.load()?;
+        let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
+        let store = Store::connect(&config.store.url, &options).await?;
+        store.check_schema().await?;
+        Ok(store)
+    }
+}

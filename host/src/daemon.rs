@@ -1,0 +1,133 @@
+//! The one place that wires a host together, and takes it apart again.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigErrors};
+use crate::engine::registry::Registry;
+use crate::engine::{Engine, Settings};
+use crate::interfaces::db::Databases;
+use crate::runtime::Runtime;
+use crate::store::{Store, StoreError, StoreOptions};
+
+/// Why the host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration names what cannot be run.
+    #[error(transparent)]
+    Configuration(ConfigErrors),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// How the host is to start.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeOptions {
+    /// Bring the store's schema up to date first.
+    pub migrate: bool,
+}
+
+/// Runs a host until SIGINT or SIGTERM, then drains it. A second signal cuts the drain short.
+///
+/// # Errors
+/// Where it cannot start; see [`ServeError`].
+pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
+    let signals = Signals::listen()?;
+    let databases = Databases::open(&config.databases);
+    let runtime = Runtime::new(config.host.concurrency, largest_memory(&config))?;
+    let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
+    let complaints = crate::check::complaints(&config, &plugins, &problems);
+    if !complaints.is_empty() {
+        return Err(ServeError::Configuration(complaints));
+    }
+
+    let store = open_store(&config, options).await?;
+    record_definitions(&config, &plugins, &store).await?;
+    let settings = Settings {
+        host: config.host.name.clone(),
+        concurrency: config.host.concurrency,
+        session_timeout: config.host.session_timeout,
+        drain_timeout: config.host.drain_timeout,
+    };
+    let engine = Engine::new(store.clone(), runtime, plugins, settings).await?;
+    tracing::info!(
+        host = config.host.name,
+        store = %config.store.url,
+        plugins = config.plugins.len(),
+        jobs = config.jobs.len(),
+        "serving"
+    );
+    engine.run(signals.first.clone(), signals.second.clone()).await;
+    databases.close().await;
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// No execution has more memory than the plugin with the highest limit.
+#[must_use]
+pub fn largest_memory(config: &Config) -> u64 {
+    const SMALLEST_POOL: u64 = 64 << 20;
+    config.plugins.values().map(|plugin| plugin.limits.memory).max().unwrap_or(0).max(SMALLEST_POOL)
+}
+
+async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {
+    let options_of_store =
+        StoreOptions { max_connections: config.store.max_connections, create: true, ..StoreOptions::default() };
+    let store = Store::connect(&config.store.url, &options_of_store).await?;
+    if options.migrate {
+        let report = store.migrate().await?;
+        if !report.applied.is_empty() {
+            tracing::info!(applied = ?report.applied, "the store's schema was brought up to date");
+        }
+    }
+    store.check_schema().await?;
+    Ok(store)
+}
+
+/// Writes into the store what the file and the components say, before anything can run.
+async fn record_definitions(config: &Config, plugins: &Registry, store: &Store) -> Result<(), StoreError> {
+    for plugin in plugins.plugins() {
+        store.save_component(plugin.digest.as_str(), &plugin.component.handlers).await?;
+        store.save_plugin(&plugin.name, plugin.digest.as_str()).await?;
+    }
+    let jobs = config.jobs.values().cloned().collect::<Vec<_>>();
+    let sync = store.sync_jobs(&config.host.name, &jobs).await?;
+    for job in &sync.retired {
+        tracing::info!(%job, "retired: the configuration no longer names it");
+    }
+    Ok(())
+}
+
+/// The first and the second request to stop.
+struct Signals {
+    first: CancellationToken,
+    second: CancellationToken,
+}
+
+impl Signals {
+    /// From here on a signal no longer ends the process by itself.
+    fn listen() -> anyhow::Result<Arc<Self>> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let signals = Arc::new(Self { first: CancellationToken::new(), second: CancellationToken::new() });
+        let to_cancel = [signals.first.clone(), signals.second.clone()];
+        tokio::spawn(async move {
+            for token in to_cancel {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                token.cancel();
+            }
+        });
+        Ok(signals)
+    }
+}

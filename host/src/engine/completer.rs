@@ -1,0 +1,101 @@
+//! COMPLETION: records how executions ended, several in one transaction when several ended.
+//!
+//! A completion is never given up: while the store does not answer it is tried again, and the
+//! execution keeps its slot, so that no more are started than can be recorded.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
+
+use super::session::LiveSession;
+use super::{Engine, STORE_RETRY, StoreWatch};
+use crate::execution::{Completion, Next, Outcome};
+use crate::store::Recording;
+
+/// At most as many are recorded in one transaction.
+const BATCH: usize = 500;
+
+/// An execution that ended, and the slot that it holds until that is on record.
+pub(super) struct Ended {
+    pub(super) session: Arc<LiveSession>,
+    pub(super) completion: Completion,
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// Where ended executions are handed in. The completer ends when every clone is dropped.
+#[derive(Clone)]
+pub(super) struct Completions(mpsc::Sender<Ended>);
+
+impl Completions {
+    pub(super) async fn send(&self, ended: Ended) {
+        // The receiver lives until every sender is gone.
+        let _ = self.0.send(ended).await;
+    }
+}
+
+pub(super) fn start(engine: Arc<Engine>) -> (JoinHandle<()>, Completions) {
+    let (sender, receiver) = mpsc::channel(BATCH);
+    (tokio::spawn(run(engine, receiver)), Completions(sender))
+}
+
+async fn run(engine: Arc<Engine>, mut receiver: mpsc::Receiver<Ended>) {
+    let mut batch = Vec::new();
+    let mut watch = StoreWatch::default();
+    while receiver.recv_many(&mut batch, BATCH).await > 0 {
+        for (session, ended) in by_session(batch.drain(..)) {
+            record(&engine, &session, ended, &mut watch).await;
+        }
+    }
+}
+
+/// A transaction is guarded by one host session; there are two only right after one was lost.
+fn by_session(batch: impl Iterator<Item = Ended>) -> Vec<(Arc<LiveSession>, Vec<Ended>)> {
+    let mut groups: Vec<(Arc<LiveSession>, Vec<Ended>)> = Vec::new();
+    for ended in batch {
+        match groups.iter_mut().find(|(session, _)| session.id == ended.session.id) {
+            Some((_, group)) => group.push(ended),
+            None => groups.push((ended.session.clone(), vec![ended])),
+        }
+    }
+    groups
+}
+
+async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch: &mut StoreWatch) {
+    let (completions, slots): (Vec<_>, Vec<_>) = batch.into_iter().map(|e| (e.completion, e.slot)).unzip();
+    let recorded = loop {
+        let result = engine.store.record(session.id, &completions).await;
+        if let Some(recorded) = watch.note("record", result) {
+            break recorded;
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    };
+    for (completion, recording) in completions.iter().zip(recorded) {
+        session.close(completion.lease);
+        report(completion, recording);
+    }
+    if completions.iter().any(|completion| matches!(completion.next, Next::RetryIn(_))) {
+        engine.due.notify_one();
+    }
+    drop(slots);
+    engine.ready.notify_one();
+}
+
+/// The only place that logs how an execution ended, once it is on record.
+fn report(completion: &Completion, recording: Recording) {
+    let Completion { execution, job, attempt, outcome, next, .. } = completion;
+    if recording == Recording::Stale {
+        tracing::warn!(%job, %execution, attempt, "the completion came too late: another host has taken over");
+        return;
+    }
+    match (outcome, next) {
+        (Outcome::Succeeded(_), _) => tracing::info!(%job, %execution, attempt, "succeeded"),
+        (Outcome::Released, _) => tracing::info!(%job, %execution, attempt, "released to the queue"),
+        (Outcome::Failed(failure), Next::Final) => {
+            tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), message = failure.message, "failed");
+        }
+        (Outcome::Failed(failure), _) => {
+            tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), message = failure.message, "failed, will be tried again");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! START: fills the free slots with what is ready.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::completer::Completions;
+use super::{Engine, POLL, STORE_RETRY, StoreWatch, executor};
+use crate::store::StoreError;
+
+/// At most as many are started in one transaction.
+const BATCH: usize = 500;
+
+pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
+    let mut watch = StoreWatch::default();
+    while let Some(mut slots) = free_slots(&engine).await {
+        let free = slots.num_permits();
+        let session = engine.session.current();
+        let limit = u32::try_from(free).unwrap_or(u32::MAX);
+        let started = engine.store.claim(session.id, limit).await;
+        let started = match started {
+            // The session's own task registers a new one.
+            Err(StoreError::SessionLost) => {
+                engine.session.doubt();
+                pause(&engine, STORE_RETRY).await;
+                continue;
+            }
+            other => watch.note("start", other),
+        };
+        let Some(attempts) = started else {
+            drop(slots);
+            pause(&engine, STORE_RETRY).await;
+            continue;
+        };
+        let filled = attempts.len() == free;
+        for attempt in attempts {
+            let Some(slot) = slots.split(1) else { break };
+            session.open(attempt.lease);
+            let execution = executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
+            engine.executions.spawn(execution);
+        }
+        drop(slots);
+        if !filled {
+            pause(&engine, POLL).await;
+        }
+    }
+}
+
+/// Waits for a free slot and takes all that are free; `None` once the host drains.
+async fn free_slots(engine: &Engine) -> Option<OwnedSemaphorePermit> {
+    let mut slots = tokio::select! {
+        biased;
+        () = engine.drain.cancelled() => return None,
+        slot = engine.slots.clone().acquire_owned() => slot.ok()?,
+    };
+    let more = engine.slots.available_permits().min(BATCH - 1);
+    if let Ok(rest) = engine.slots.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+        slots.merge(rest);
+    }
+    Some(slots)
+}
+
+async fn pause(engine: &Engine, time: std::time::Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = engine.ready.notified() => {}
+        () = engine.drain.cancelled() => {}
+    }
+}

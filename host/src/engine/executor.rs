@@ -1,0 +1,72 @@
+//! One attempt, from its START to the completion that is handed over for recording.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::completer::{Completions, Ended};
+use super::port::EnginePort;
+use super::registry::Plugin;
+use super::session::LiveSession;
+use super::Engine;
+use crate::execution::{Attempt, Failure, FailureKind, Outcome};
+use crate::interfaces::Port;
+use crate::interfaces::db::Session;
+use crate::runtime::Call;
+
+/// Runs the attempt and hands its completion on, with the slot: it is free once the
+/// completion is durable.
+pub(super) async fn execute(
+    engine: Arc<Engine>,
+    session: Arc<LiveSession>,
+    attempt: Attempt,
+    slot: OwnedSemaphorePermit,
+    completions: Completions,
+) {
+    tracing::debug!(job = %attempt.job.name, execution = %attempt.execution, attempt = attempt.attempt, "started");
+    // A task of its own, so that a panic in the host becomes an outcome like any other.
+    let running = tokio::spawn(run(engine, session.clone(), attempt.clone()));
+    let outcome = running.await.unwrap_or_else(|panic| {
+        host_failure(format!("the host failed while it ran the handler, which is a bug: {panic}"))
+    });
+    let completion = attempt.finish(outcome);
+    completions.send(Ended { session, completion, slot }).await;
+}
+
+async fn run(engine: Arc<Engine>, session: Arc<LiveSession>, attempt: Attempt) -> Outcome {
+    let Some(plugin) = engine.plugins.get(&attempt.job.plugin) else {
+        return host_failure(format!("this host has no plugin `{}`", attempt.job.plugin));
+    };
+    if let Err(failure) = check(plugin, &attempt) {
+        return Outcome::Failed(failure);
+    }
+    let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), &attempt));
+    let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
+    let call = Call {
+        attempt: &attempt,
+        config: plugin.config.clone(),
+        session: Session::new(plugin.grants.clone(), owner),
+        port: port.clone() as Arc<dyn Port>,
+        memory: plugin.limits.memory,
+        stop: &session.stop,
+    };
+    let outcome = engine.runtime.call(&plugin.component, call).await;
+    // A guest that was stopped may have left a line or a checkpoint on its way to the store.
+    port.settle().await;
+    outcome
+}
+
+/// What the configuration's own check has looked at may have changed since: another version
+/// of the plugin, or arguments that were enqueued before it.
+fn check(plugin: &Plugin, attempt: &Attempt) -> Result<(), Failure> {
+    let job = &attempt.job;
+    let wrong = |message: String| Failure::new(FailureKind::Permanent, message);
+    let handler = plugin.handler(&job.handler).map_err(wrong)?;
+    handler.check_args(&attempt.args).map_err(|error| {
+        wrong(format!("the arguments do not fit handler `{}`: {error}", job.handler))
+    })
+}
+
+fn host_failure(message: String) -> Outcome {
+    Outcome::Failed(Failure::new(FailureKind::Host, message))
+}

@@ -1,0 +1,35 @@
+//! Ends what hosts that died left open. Any host does it; a lost race costs nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Engine, StoreWatch};
+
+/// Sessions that one look takes on.
+const BATCH: u32 = 10;
+
+pub(super) async fn run(engine: Arc<Engine>) {
+    let mut watch = StoreWatch::default();
+    while !engine.drain.is_cancelled() {
+        let rescued = watch.note("rescue", engine.store.rescue(BATCH).await).unwrap_or_default();
+        for rescued in &rescued {
+            tracing::warn!(
+                job = %rescued.job, execution = %rescued.execution, attempt = rescued.attempt, host = rescued.host,
+                "its host died while it ran"
+            );
+        }
+        if !rescued.is_empty() {
+            engine.due.notify_one();
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval(&engine)) => {}
+            () = engine.drain.cancelled() => {}
+        }
+    }
+}
+
+/// Often enough that a dead host is noticed within about a third of its session's time.
+fn interval(engine: &Engine) -> Duration {
+    (engine.settings.session_timeout / 3).clamp(Duration::from_millis(100), Duration::from_secs(5))
+}

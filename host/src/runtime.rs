@@ -1,0 +1,95 @@
+//! Compiles components and calls their handlers, each call in an instance of its own.
+//!
+//! One wasmtime engine serves the whole host. Instances come from the pooling allocator and
+//! are never used twice, so no state passes from one execution to the next. A thread raises
+//! the engine's epoch, which makes every guest yield to the async runtime a hundred times a
+//! second: a guest that never returns still cannot delay a timer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+mod call;
+mod limits;
+mod load;
+mod state;
+
+pub use call::{Call, Stop};
+pub use load::{LoadError, LoadedComponent};
+use state::GuestState;
+
+/// How often a running guest yields.
+const EPOCH: Duration = Duration::from_millis(10);
+
+/// Runs components.
+pub struct Runtime {
+    engine: Engine,
+    linker: Linker<GuestState>,
+    _ticker: Ticker,
+}
+
+impl Runtime {
+    /// Sets up an engine for `concurrency` executions at once, none with more than
+    /// `largest_memory` bytes.
+    ///
+    /// # Errors
+    /// Where this machine cannot reserve the address space for so many.
+    pub fn new(concurrency: usize, largest_memory: u64) -> anyhow::Result<Self> {
+        let engine = Engine::new(&engine_config(concurrency, largest_memory))?;
+        let linker = state::linker(&engine)?;
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Self { engine, linker, _ticker: ticker })
+    }
+}
+
+fn engine_config(concurrency: usize, largest_memory: u64) -> Config {
+    let mut pool = PoolingAllocationConfig::default();
+    // One more than run at once, for a component that is being described.
+    let instances = u32::try_from(concurrency + 1).unwrap_or(u32::MAX / 64);
+    // A component of Python or JavaScript has dozens of core instances and a few memories
+    // and tables; one of Rust has one to three.
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        .total_core_instances(instances.saturating_mul(60))
+        .total_memories(instances.saturating_mul(4))
+        .total_tables(instances.saturating_mul(20))
+        .max_core_instances_per_component(60)
+        .max_memories_per_component(4)
+        .max_tables_per_component(20)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .max_memory_size(usize::try_from(largest_memory).unwrap_or(usize::MAX))
+        .table_elements(limits::MOST_TABLE_ELEMENTS);
+    let mut config = Config::new();
+    config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Raises the epoch until it is dropped. A thread of its own, since a busy async runtime
+/// must not delay it.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(EPOCH);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+//! From a component's bytes to something that can be called.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime_wasi_config::WasiConfigVariables;
+
+use super::state::{self, GuestState};
+use super::Runtime;
+use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
+use crate::interfaces::bindings::PluginPre;
+use crate::interfaces::db::Session;
+use crate::interfaces::stdio::Output;
+use crate::interfaces::ClosedPort;
+use crate::plugin::{Handler, Source};
+
+/// The export that makes a component a plugin.
+const HANDLERS: &str = "innkeeper:plugin/handlers@0.1.0";
+
+/// How long a component may take to describe itself.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A component that was compiled, linked and described.
+pub struct LoadedComponent {
+    pub(super) pre: PluginPre<GuestState>,
+    /// What it says that it can do.
+    pub handlers: Vec<Handler>,
+}
+
+/// Why a component cannot be used, and what its author can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not WebAssembly at all.
+    #[error("the file is no WebAssembly; build the plugin for `wasm32-wasip2`")]
+    NotWasm,
+    /// A module without the component around it.
+    #[error(
+        "the file is a core WebAssembly module, not a component; with Rust, build it for the target \
+         `wasm32-wasip2` with `crate-type = [\"cdylib\"]`"
+    )]
+    CoreModule,
+    /// It is damaged, or uses what this host does not know.
+    #[error("the component is not valid: {0}")]
+    Invalid(String),
+    /// It has other exports, or none.
+    #[error(
+        "the component does not export `{HANDLERS}` (it exports {exports}); write its handlers with the SDK, \
+         and list them in `plugin!(…)`"
+    )]
+    NoHandlers {
+        /// What it does export.
+        exports: String,
+    },
+    /// It wants an import that this host does not have.
+    #[error("the component cannot be linked with this host: {0}")]
+    Import(String),
+    /// It failed when it was asked for its handlers.
+    #[error("the component failed when it was asked for its handlers (`describe`): {0}")]
+    Describe(String),
+    /// What it says of a handler makes no sense.
+    #[error("the component describes a handler `{handler}` that cannot be used: {reason}")]
+    Handler {
+        /// As the component calls it.
+        handler: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Runtime {
+    /// Compiles, links and describes a component. Takes as long as compiling takes, off the
+    /// async threads.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub async fn load(&self, source: &Source, memory: u64) -> Result<LoadedComponent, LoadError> {
+        check_form(&source.bytes)?;
+        let engine = self.engine.clone();
+        let bytes = source.bytes.clone();
+        let component = tokio::task::spawn_blocking(move || Component::from_binary(&engine, &bytes))
+            .await
+            .map_err(|error| LoadError::Invalid(error.to_string()))?
+            .map_err(|error| LoadError::Invalid(reason(&error)))?;
+        check_exports(&self.engine, &component)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .and_then(PluginPre::new)
+            .map_err(|error| LoadError::Import(reason(&error)))?;
+        let handlers = self.describe(&pre, memory).await?;
+        tracing::debug!(path = %source.path.display(), handlers = handlers.len(), "component loaded");
+        Ok(LoadedComponent { pre, handlers })
+    }
+
+    /// Asks a component for its handlers, with everything refused.
+    async fn describe(&self, pre: &PluginPre<GuestState>, memory: u64) -> Result<Vec<Handler>, LoadError> {
+        let output = Output::default();
+        let state = GuestState::new(
+            Arc::new(WasiConfigVariables::new()),
+            Session::refused(),
+            Arc::new(ClosedPort),
+            output.clone(),
+            memory,
+        );
+        let mut store = state::store(&self.engine, state);
+        let described = tokio::time::timeout(DESCRIBE_TIMEOUT, async {
+            let instance = pre.instantiate_async(&mut store).await?;
+            instance.innkeeper_plugin_handlers().call_describe(&mut store).await
+        })
+        .await;
+        let described = match described {
+            Ok(Ok(described)) => described,
+            Ok(Err(error)) => {
+                let complaint = store.data().memory.complaint();
+                let printed = output.finish().pop().map(|line| format!(" ({})", line.message));
+                let reason = complaint.unwrap_or_else(|| reason(&error));
+                return Err(LoadError::Describe(format!("{reason}{}", printed.unwrap_or_default())));
+            }
+            Err(_) => {
+                return Err(LoadError::Describe(format!("it took more than {DESCRIBE_TIMEOUT:?}")));
+            }
+        };
+        let handlers = described.into_iter().map(to_handler).collect::<Result<Vec<_>, _>>()?;
+        check_names(&handlers)?;
+        Ok(handlers)
+    }
+}
+
+fn check_form(bytes: &[u8]) -> Result<(), LoadError> {
+    // The preamble: magic, version, layer (component-model/design/mvp/Binary.md).
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+        Some([0, b'a', b's', b'm', ..]) => Err(LoadError::CoreModule),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let component_type = component.component_type();
+    let exports = component_type.exports(engine).map(|(name, _)| name).collect::<Vec<_>>();
+    if exports.contains(&HANDLERS) {
+        return Ok(());
+    }
+    let exports = match exports.as_slice() {
+        [] => "nothing".to_owned(),
+        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    };
+    Err(LoadError::NoHandlers { exports })
+}
+
+fn to_handler(handler: handlers::Handler) -> Result<Handler, LoadError> {
+    let wrong = |reason: String| LoadError::Handler { handler: handler.name.clone(), reason };
+    let name_is_fine = !handler.name.is_empty()
+        && handler.name.len() <= 200
+        && handler.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if !name_is_fine {
+        return Err(wrong("a name has letters, digits, `-`, `_` and `.` only".to_owned()));
+    }
+    let args_schema = handler
+        .args_schema
+        .as_deref()
+        .map(serde_json::from_str::<serde_json::Value>)
+        .transpose()
+        .map_err(|error| wrong(format!("its argument schema is not JSON: {error}")))?;
+    if let Some(schema) = &args_schema {
+        crate::args::ArgsSchema::compile(schema.clone())
+            .map_err(|error| wrong(format!("its argument schema is not JSON Schema: {error}")))?;
+    }
+    Ok(Handler { name: handler.name, summary: handler.summary, args_schema })
+}
+
+fn check_names(handlers: &[Handler]) -> Result<(), LoadError> {
+    let mut seen = std::collections::BTreeSet::new();
+    match handlers.iter().find(|handler| !seen.insert(handler.name.as_str())) {
+        Some(twice) => Err(LoadError::Handler {
+            handler: twice.name.clone(),
+            reason: "there are two handlers of this name".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The innermost reason, which names the thing; what stands around it is wasmtime's own.
+pub(super) fn reason(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string()
+}

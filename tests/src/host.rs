@@ -1,0 +1,293 @@
+//! A host under test: the real binary, with its own store and its own application database.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use innkeeper::database_url::DatabaseUrl;
+use innkeeper::execution::State;
+use innkeeper::store::{ExecutionRecord, OpenMode, Store};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::database::{Engine, TestDatabase};
+
+/// No condition is waited for longer. Reaching it is a failure, never a way to pass.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The folder, the databases and the configuration of one test.
+pub struct Scene {
+    /// On which engine both databases are.
+    pub engine: Engine,
+    /// The host's own records.
+    pub store: TestDatabase,
+    /// What the plugins are granted as `app`.
+    pub app: TestDatabase,
+    dir: tempfile::TempDir,
+    base: Vec<(&'static str, String)>,
+}
+
+/// A host process.
+pub struct TestHost {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Scene {
+    /// Makes the databases; the store is migrated, the application's database is empty.
+    pub async fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            store: TestDatabase::migrated(engine).await,
+            app: TestDatabase::empty(engine).await,
+            dir: tempfile::tempdir().expect("a temporary folder can be made"),
+            base: vec![
+                ("host", "concurrency = 40\nsession_timeout = \"3s\"\ndrain_timeout = \"20s\"".to_owned()),
+                ("store", "max_connections = 1".to_owned()),
+                ("databases.app", "max_connections = 40".to_owned()),
+                ("plugins.probe", String::new()),
+            ],
+        }
+    }
+
+    /// Replaces the lines of one of the sections `host`, `store`, `databases.app` and
+    /// `plugins.probe`; names, URLs and paths are put in by the scene.
+    #[must_use]
+    pub fn with(mut self, section: &'static str, lines: &str) -> Self {
+        for (name, text) in &mut self.base {
+            if *name == section {
+                lines.clone_into(text);
+            }
+        }
+        self
+    }
+
+    /// The test's folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes the configuration of a host: the base, and `jobs` (TOML).
+    pub fn configure(&self, host: &str, jobs: &str) -> PathBuf {
+        let section = |name: &str| {
+            let found = self.base.iter().find(|(section, _)| *section == name);
+            found.map(|(_, text)| text.clone()).unwrap_or_default()
+        };
+        let text = format!(
+            "[host]\nname = \"{host}\"\ndata_dir = \"data\"\n{}\n\n[store]\nurl = {:?}\n{}\n\n\
+             [databases.app]\nurl = {:?}\n{}\n\n[plugins.probe]\ncomponent = {:?}\n{}\n\n\
+             [[plugins.probe.databases]]\nname = \"app\"\n\n{jobs}\n",
+            section("host"),
+            url(&self.store.url()),
+            section("store"),
+            url(&self.app.url()),
+            section("databases.app"),
+            guest("probe"),
+            section("plugins.probe"),
+        );
+        let path = self.dir.path().join(format!("{host}.toml"));
+        std::fs::write(&path, text).expect("the configuration can be written");
+        path
+    }
+
+    /// Starts a host with these jobs and waits until it serves.
+    pub async fn serve(&self, jobs: &str) -> TestHost {
+        self.serve_as("inn-1", jobs).await
+    }
+
+    /// The same with a host name.
+    pub async fn serve_as(&self, host: &str, jobs: &str) -> TestHost {
+        let config = self.configure(host, jobs);
+        let host = TestHost::start(&config);
+        host.wait_for_log("serving").await;
+        host
+    }
+
+    /// Runs the binary on the configuration of `inn-1`, to its end.
+    pub fn innkeeper(&self, args: &[&str]) -> Output {
+        let config = self.dir.path().join("inn-1.toml");
+        Command::new(binary())
+            .arg("--config")
+            .arg(config)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary can be started")
+    }
+
+    /// The same, with `--json` and an exit code of 0; returns the document.
+    pub fn innkeeper_json(&self, args: &[&str]) -> Value {
+        let output = self.innkeeper(&[args, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "innkeeper {args:?} failed: {text}{complaint}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    /// Enqueues an execution by the command line and returns its id.
+    pub fn run(&self, job: &str, args: &Value) -> Uuid {
+        let document = self.innkeeper_json(&["job", "run", job, "--args", &args.to_string()]);
+        document["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{document}"))
+    }
+
+    /// A store of the test's own, to look and to enqueue with.
+    pub async fn open_store(&self) -> Store {
+        Store::connect(&self.store.url(), 2, OpenMode::Existing).await.expect("the store is there")
+    }
+
+    /// Waits until the execution is in one of the states, and returns it.
+    pub async fn wait_for(&self, store: &Store, id: Uuid, states: &[State]) -> ExecutionRecord {
+        let mut last = None;
+        until(&format!("execution {id} is {states:?}"), async || {
+            let record = store.execution(id).await.expect("the store answers")?;
+            last = Some(record.state);
+            states.contains(&record.state).then_some(record)
+        })
+        .await
+    }
+
+    /// Waits until the execution has ended for good.
+    pub async fn wait_for_end(&self, store: &Store, id: Uuid) -> ExecutionRecord {
+        self.wait_for(store, id, &[State::Succeeded, State::Failed]).await
+    }
+}
+
+impl TestHost {
+    /// Starts the real binary on a configuration, its log collected.
+    #[must_use]
+    pub fn start(config: &Path) -> Self {
+        let mut child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("INNKEEPER_LOG", "innkeeper=debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("no holder panics").push(line);
+            }
+        });
+        Self { child, log }
+    }
+
+    /// All that it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no holder panics").join("\n")
+    }
+
+    /// Waits until a line of the log contains `text`.
+    pub async fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} was not logged:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a process id is an i32");
+        #[expect(unsafe_code, reason = "std cannot send any signal but SIGKILL")]
+        // SAFETY: kill takes two integers, and the process is a child that was not waited for.
+        let status = unsafe { libc::kill(pid, signal) };
+        assert_eq!(status, 0, "signal {signal} was not sent");
+    }
+
+    /// Waits until it has exited by itself.
+    pub async fn wait(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return (status, self.log());
+            }
+            assert!(Instant::now() < deadline, "the host did not exit:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub async fn stop(self) -> String {
+        self.signal(libc::SIGTERM);
+        let (status, log) = self.wait().await;
+        assert!(status.success(), "the host ended with {status}:\n{log}");
+        log
+    }
+}
+
+/// A test that failed leaves no host behind; its log tells why it failed.
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the host's log\n{}\n---", self.log());
+        }
+    }
+}
+
+/// Asks until there is an answer. Fails with `what` when [`PATIENCE`] is over.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "it did not come true in {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The host's binary, as `cargo xtask test` has built it.
+#[must_use]
+pub fn binary() -> PathBuf {
+    built("INNKEEPER_BIN", "innkeeper")
+}
+
+/// A guest's component, as `cargo xtask test` has built it.
+#[must_use]
+pub fn guest(name: &str) -> PathBuf {
+    let folder = std::env::var_os("INNKEEPER_GUESTS").map_or_else(
+        || target().join("wasm32-wasip2/plugin"),
+        PathBuf::from,
+    );
+    let path = folder.join(format!("{name}.wasm"));
+    assert!(path.is_file(), "{} is not there: run `cargo xtask test`, which builds it", path.display());
+    path
+}
+
+fn built(variable: &str, name: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| target().join("debug").join(name), PathBuf::from);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask test`, which builds it", path.display());
+    path
+}
+
+/// The target folder that this test was built into: `target/debug/deps/test-…`.
+fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its file");
+    test.ancestors().nth(3).expect("a test is three folders below the target folder").to_owned()
+}
+
+fn url(url: &DatabaseUrl) -> String {
+    match url {
+        DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+        DatabaseUrl::Postgres(url) => url.clone(),
+    }
+}
