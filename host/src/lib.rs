@@ -16,4 +16,5 @@ pub mod interfaces;
 pub mod job;
 pub mod retry;
 pub mod schedule;
+pub mod store;
 pub mod suggest;

@@ -1,0 +1,84 @@
+//! The host's own records: jobs, executions, starts, completions, host sessions.
+//!
+//! Two engines behind one type: [`Store`] is on SQLite or on PostgreSQL, with SQL written for
+//! each in `postgres` and `sqlite` (the same constants in the same order) and the decisions
+//! made here, once, in Rust.
+//!
+//! A transaction of the store is a [`Phase`]. Functions that make up part of one take its
+//! [`PhaseTx`], which cannot commit; only the phase can.
+//!
+//! ```
+//! # use innkeeper::store::{Phase, PhaseTx, SessionId, Store, StoreError};
+//! async fn part(tx: &mut PhaseTx, session: SessionId) -> Result<(), StoreError> {
+//!     tx.start(session, 10).await.map(drop)
+//! }
+//! async fn whole(mut phase: Phase, session: SessionId) -> Result<(), StoreError> {
+//!     part(phase.tx(), session).await?;
+//!     phase.commit().await
+//! }
+//! ```
+//!
+//! The same with a part that commits does not compile:
+//!
+//! ```compile_fail
+//! # use innkeeper::store::{Phase, PhaseTx, SessionId, Store, StoreError};
+//! async fn part(tx: &mut PhaseTx, session: SessionId) -> Result<(), StoreError> {
+//!     tx.start(session, 10).await.map(drop)?;
+//!     tx.commit().await
+//! }
+//! async fn whole(mut phase: Phase, session: SessionId) -> Result<(), StoreError> {
+//!     part(phase.tx(), session).await?;
+//!     phase.commit().await
+//! }
+//! ```
+//!
+//! What holds, and how:
+//! - START and COMPLETION share-lock the row of their live host session, the rescuer locks it
+//!   exclusively before it marks it dead and ends its open starts. So neither misses the other.
+//! - A lease is the number of one START and never used again. A completion, log line, progress,
+//!   checkpoint or enqueued execution under a lease that has ended changes nothing and is put
+//!   on record in `stale`.
+//! - Due times and expiry are by the database's clock (on SQLite, which has no host of its own,
+//!   by this machine's). Tests bring their own, see [`Store::with_clock`].
+
+mod completion;
+mod connection;
+mod definition;
+mod enqueue;
+mod error;
+mod handler;
+mod migrate;
+mod phase;
+mod plan;
+mod postgres;
+mod read;
+mod rescue;
+mod row;
+mod session;
+mod sqlite;
+mod start;
+mod time;
+
+pub use completion::Recording;
+pub use connection::{Store, StoreOptions};
+pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
+pub use enqueue::{Enqueued, NewExecution};
+pub use error::StoreError;
+pub use handler::{Holder, LogLine, LogRecord, Progress};
+pub use migrate::{AppliedMigration, Migration, MigrationReport};
+pub use phase::{Phase, PhaseName, PhaseTx};
+pub use plan::{FiredExecution, Planned};
+pub use read::{ExecutionFilter, ExecutionRecord};
+pub use rescue::RescuedExecution;
+pub use session::{NewSession, SessionId};
+pub use time::StoreClock;
+
+/// Every statement of both engines by its name, so that a test can prepare each of them.
+#[doc(hidden)]
+#[must_use]
+pub fn statements(url: &crate::database_url::DatabaseUrl) -> Vec<(&'static str, &'static str)> {
+    match url {
+        crate::database_url::DatabaseUrl::Postgres(_) => postgres::statements(),
+        crate::database_url::DatabaseUrl::Sqlite(_) => sqlite::statements(),
+    }
+}

@@ -1,0 +1,4 @@
+//! t
+pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
+    Vec::new()
+}
