@@ -8,13 +8,21 @@
 //! wires it all, and [`cli`] is what a person types.
 
 pub mod args;
+pub mod check;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod database_url;
+pub mod engine;
 pub mod execution;
 pub mod interfaces;
 pub mod job;
+pub mod plugin;
 pub mod retry;
+pub mod runtime;
 pub mod schedule;
 pub mod store;
 pub mod suggest;
+pub mod telemetry;
+pub mod wire;

@@ -73,10 +73,12 @@ async fn reach(config: &Config, databases: &Databases) -> Result<(), CliError> {
         Ok(store) => store.close().await,
         // `serve` makes the file.
         Err(StoreError::NotMigrated(_)) => {}
-        Err(error) => unreachable.push(format!("[store]: {error}")),
+        Err(error) => unreachable.push(format!("{}: {error}", config.location_of_store())),
     }
-    for (name, error) in databases.check().await {
-        unreachable.push(format!("[databases.{name}]: {error}"));
+    for database in databases.iter() {
+        if let Err(error) = database.check().await {
+            unreachable.push(format!("{}: {error}", config.location_of_database(database.name())));
+        }
     }
     if unreachable.is_empty() { Ok(()) } else { Err(CliError::unreachable(unreachable.join("\n"))) }
 }

@@ -1,8 +1,134 @@
-//! The `db` interface.
+//! The `db` interface: SQL in transactions that belong to the host.
+//!
+//! The rules, and where each is kept:
+//!
+//! - Every `query`, `execute` and `begin` opens a fresh transaction on a connection of its own
+//!   ([`session`]). `query` and `execute` commit when they answer `ok` and roll back otherwise;
+//!   a transaction of `begin` commits only by `commit`.
+//! - Connections come from a pool for each database, bounded over all plugins and kept apart
+//!   by plugin, so that caches, temporary tables and settings never pass from one plugin to
+//!   another ([`pool`]).
+//! - A transaction lives in the execution's [`Session`], outside of the wasmtime store: the
+//!   guest's handle is only its number, which is never used again. Every statement runs in a
+//!   task that owns the connection, so that dropping the guest's future never leaves a
+//!   connection in the middle of its protocol.
+//! - [`Session::end`] ends whatever is open: statements are cancelled, transactions are rolled
+//!   back, connections go back to the pool or are closed, in a bounded time.
+//! - A plugin cannot end or nest the host's transaction by SQL text ([`statement`]).
+//! - A failed statement fails its transaction, on both engines: from then on all but
+//!   `rollback` is refused, and `commit` is an error that rolls back.
+//! - A parameter takes the type that the database infers for it, and every value arrives
+//!   exactly, or as an error that names the column ([`postgres`], [`sqlite`]).
+
+mod error;
+pub mod pool;
+mod postgres;
+pub mod session;
+mod sqlite;
+mod statement;
+
+use std::sync::Arc;
+
+use wasmtime::Result as Trappable;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+
+pub use self::pool::{Database, Databases};
+pub use self::session::{Ended, Grants, Session};
+use super::bindings::innkeeper::plugin::db;
+pub use super::bindings::innkeeper::plugin::db::{
+    BeginOptions, Column, Error, ErrorKind, Isolation, RowSet, Value,
+};
 
 /// What the guest's handle of a transaction stands for.
 #[derive(Debug)]
 pub struct TransactionHandle {
     /// The number of the transaction in its execution's registry, never used again.
     pub id: u64,
+}
+
+/// What the calls of one guest work on.
+pub struct DbView<'a> {
+    /// The execution's transactions.
+    pub session: &'a Arc<Session>,
+    /// The guest's handles.
+    pub table: &'a mut ResourceTable,
+}
+
+/// Names [`DbView`] to the linker.
+struct HasDb;
+
+impl HasData for HasDb {
+    type Data<'a> = DbView<'a>;
+}
+
+/// Offers the interface to components.
+///
+/// # Errors
+/// Where the linker already has it.
+pub fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    get: fn(&mut T) -> DbView<'_>,
+) -> Trappable<()> {
+    db::add_to_linker::<T, HasDb>(linker, get)
+}
+
+impl db::Host for DbView<'_> {
+    async fn query(&mut self, statement: String, params: Vec<Value>) -> Trappable<Result<RowSet, Error>> {
+        Ok(self.session.query(statement, params).await)
+    }
+
+    async fn execute(&mut self, statement: String, params: Vec<Value>) -> Trappable<Result<u64, Error>> {
+        Ok(self.session.execute(statement, params).await)
+    }
+
+    async fn begin(
+        &mut self,
+        options: BeginOptions,
+    ) -> Trappable<Result<Resource<TransactionHandle>, Error>> {
+        match self.session.begin(options).await {
+            // Never `push_child`: a guest may drop its handles in any order.
+            Ok(id) => Ok(Ok(self.table.push(TransactionHandle { id })?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+}
+
+impl db::HostTransaction for DbView<'_> {
+    async fn query(
+        &mut self,
+        transaction: Resource<TransactionHandle>,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Trappable<Result<RowSet, Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.query_in(id, statement, params).await)
+    }
+
+    async fn execute(
+        &mut self,
+        transaction: Resource<TransactionHandle>,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Trappable<Result<u64, Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.execute_in(id, statement, params).await)
+    }
+
+    async fn commit(&mut self, transaction: Resource<TransactionHandle>) -> Trappable<Result<(), Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.commit(id).await)
+    }
+
+    async fn rollback(&mut self, transaction: Resource<TransactionHandle>) -> Trappable<Result<(), Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.rollback(id).await)
+    }
+
+    /// An open transaction is rolled back before the guest goes on. One that has ended
+    /// answers `closed`, which is nobody's concern here.
+    async fn drop(&mut self, transaction: Resource<TransactionHandle>) -> Trappable<()> {
+        let id = self.table.delete(transaction)?.id;
+        let _closed = self.session.rollback(id).await;
+        Ok(())
+    }
 }

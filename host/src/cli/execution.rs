@@ -1,0 +1,169 @@
+//! `innkeeper execution …`
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::table::table;
+use super::{CliError, Global, Report};
+use crate::execution::State;
+use crate::job::Name;
+use crate::store::{ExecutionFilter, ExecutionRecord, Store};
+use crate::wire;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ExecutionCommand {
+    /// List executions, the newest first.
+    List {
+        /// Of this job only.
+        #[arg(long)]
+        job: Option<Name>,
+        /// In this state only.
+        #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
+        state: Option<String>,
+        /// This many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Show one execution.
+    Show {
+        /// Its id.
+        id: Uuid,
+    },
+    /// Show what an execution's handler has logged and printed.
+    Logs {
+        /// Its id.
+        id: Uuid,
+    },
+}
+
+pub(super) async fn run(global: &Global, command: ExecutionCommand) -> Result<Report, CliError> {
+    let store = global.open_store().await?;
+    match command {
+        ExecutionCommand::List { job, state, limit } => list(&store, job, state.as_deref(), limit).await,
+        ExecutionCommand::Show { id } => {
+            let record = find(&store, id).await?;
+            let text = describe(&record);
+            Ok(Report::new(&wire::Execution::from(record), text))
+        }
+        ExecutionCommand::Logs { id } => logs(&store, id).await,
+    }
+}
+
+async fn list(store: &Store, job: Option<Name>, state: Option<&str>, limit: u32) -> Result<Report, CliError> {
+    let state = State::ALL.into_iter().find(|known| Some(known.as_str()) == state);
+    let records = store.executions(&ExecutionFilter { job, state, before: None, limit }).await?;
+    let text = table(
+        ["ID", "JOB", "STATE", "ATTEMPT", "SCHEDULED", "DURATION", "RESULT"],
+        records.iter().map(|record| {
+            [
+                record.id.to_string(),
+                record.job.to_string(),
+                record.state.as_str().to_owned(),
+                format!("{}/{}", record.attempt, record.max_attempts),
+                record.scheduled_at.to_string(),
+                duration(record),
+                in_one_line(&outcome(record)),
+            ]
+        }),
+    );
+    let executions = records.into_iter().map(wire::Execution::from).collect::<Vec<_>>();
+    Ok(Report::new(&json!({ "executions": executions }), text))
+}
+
+async fn find(store: &Store, id: Uuid) -> Result<ExecutionRecord, CliError> {
+    let record = store.execution(id).await?;
+    record.ok_or_else(|| {
+        CliError::usage(format!("there is no execution {id}; `innkeeper execution list` shows those there are"))
+    })
+}
+
+/// Everything about an execution, a line each.
+pub(super) fn describe(record: &ExecutionRecord) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:13} {value}");
+    };
+    line("id", &record.id.to_string());
+    line("job", record.job.as_str());
+    line("handler", &format!("{} of plugin {}", record.handler, record.plugin));
+    line("state", record.state.as_str());
+    line("attempt", &format!("{} of {}", record.attempt, record.max_attempts));
+    line("scheduled", &record.scheduled_at.to_string());
+    for (name, time) in
+        [("due", record.due_at), ("started", record.started_at), ("finished", record.finished_at)]
+    {
+        if let Some(time) = time {
+            line(name, &time.to_string());
+        }
+    }
+    line("args", &record.args.to_string());
+    if let Some(host) = &record.host {
+        line("host", host);
+    }
+    if let Some(digest) = &record.component_digest {
+        line("component", digest);
+    }
+    if let Some(progress) = &record.progress {
+        line("progress", &progress_text(progress));
+    }
+    match (&record.error, &record.result) {
+        (Some(error), _) => line("error", &format!("{}: {}", error.kind.as_str(), error.message)),
+        (None, Some(result)) => line("result", &result.to_string()),
+        (None, None) => {}
+    }
+    text
+}
+
+fn progress_text(progress: &crate::execution::Progress) -> String {
+    let total = progress.total.map(|total| format!(" of {total}")).unwrap_or_default();
+    let message = progress.message.as_deref().map(|message| format!(" ({message})")).unwrap_or_default();
+    format!("{}{total}{message}", progress.done)
+}
+
+fn outcome(record: &ExecutionRecord) -> String {
+    match (&record.error, &record.result, &record.progress) {
+        (Some(error), ..) => format!("{}: {}", error.kind.as_str(), error.message),
+        (None, Some(result), _) => result.to_string(),
+        (None, None, Some(progress)) => progress_text(progress),
+        (None, None, None) => String::new(),
+    }
+}
+
+fn duration(record: &ExecutionRecord) -> String {
+    match (record.started_at, record.finished_at) {
+        (Some(started), Some(finished)) => {
+            let seconds = finished.duration_since(started).as_secs_f64();
+            format!("{seconds:.3}s")
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+/// What a list has room for.
+fn in_one_line(text: &str) -> String {
+    const ROOM: usize = 80;
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() > ROOM {
+        let cut = line.chars().take(ROOM - 1).collect::<String>();
+        format!("{cut}…")
+    } else {
+        line.to_owned()
+    }
+}
+
+async fn logs(store: &Store, id: Uuid) -> Result<Report, CliError> {
+    find(store, id).await?;
+    let mut text = String::new();
+    let mut lines = Vec::new();
+    for record in store.logs(id).await? {
+        let log = wire::Log::from(record);
+        let fields = log.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
+        let _ = writeln!(text, "{} [{}] {:5} {}{fields}", log.at, log.attempt, log.level, log.message);
+        lines.push(log);
+    }
+    Ok(Report::new(&json!({ "execution": id, "logs": lines }), text))
+}

@@ -1,0 +1,29 @@
+//! `innkeeper plugin …`
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::table::table;
+use super::{CliError, Global, Report};
+use crate::wire;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// List the plugins that the hosts have loaded, and their handlers.
+    List,
+}
+
+pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Report, CliError> {
+    let PluginCommand::List = command;
+    let store = global.open_store().await?;
+    let plugins = store.plugins().await?.into_iter().map(wire::Plugin::from).collect::<Vec<_>>();
+    let rows = plugins.iter().flat_map(|plugin| {
+        plugin.handlers.iter().map(|handler| {
+            let hosts = if plugin.hosts.is_empty() { "none".to_owned() } else { plugin.hosts.join(", ") };
+            let digest = plugin.component_digest.chars().take("sha256:".len() + 12).collect();
+            [plugin.name.clone(), handler.name.clone(), hosts, digest, handler.summary.clone()]
+        })
+    });
+    let text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);
+    Ok(Report::new(&json!({ "plugins": plugins }), text))
+}

@@ -1,0 +1,210 @@
+//! How jobs, executions and plugins look in JSON. The field names are a promise: they are
+//! added to, never renamed.
+//!
+//! Times are RFC 3339 in UTC; a value that is not there is `null`, never left out.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::execution::{Failure, LogLine, Progress};
+use crate::plugin::Handler;
+use crate::store::{ExecutionRecord, JobRecord, LogRecord, PluginRecord};
+
+/// An execution.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
+pub struct Execution {
+    pub id: String,
+    pub job: String,
+    pub plugin: String,
+    pub handler: String,
+    pub state: &'static str,
+    pub attempt: u32,
+    pub max_attempts: u32,
+    pub triggered_by: Value,
+    pub scheduled_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub due_at: Option<Timestamp>,
+    pub args: Value,
+    pub result: Option<Value>,
+    pub error: Option<Error>,
+    pub host: Option<String>,
+    pub component_digest: Option<String>,
+    pub progress: Option<Progress>,
+}
+
+/// Why an attempt did not succeed.
+#[derive(Debug, Serialize)]
+pub struct Error {
+    /// The kind of failure, such as `timeout`; see [`crate::execution::FailureKind`].
+    pub kind: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// A job.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
+pub struct Job {
+    pub name: String,
+    pub plugin: String,
+    pub handler: String,
+    pub args: Value,
+    pub schedule: Option<Value>,
+    pub enabled: bool,
+    pub timeout_ms: u64,
+    pub retry: Retry,
+    pub on_crash: Value,
+    pub owner: String,
+    pub next_fire_at: Option<Timestamp>,
+    pub paused_at: Option<Timestamp>,
+    pub retired_at: Option<Timestamp>,
+    pub last_execution: Option<LastExecution>,
+}
+
+/// A job's retry policy; times in milliseconds.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the policy that it is made of, which documents them")]
+pub struct Retry {
+    pub max_attempts: u32,
+    pub backoff: Value,
+    pub initial_ms: u64,
+    pub maximum_ms: u64,
+    pub jitter: f64,
+}
+
+/// A job's latest execution.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in an execution")]
+pub struct LastExecution {
+    pub id: String,
+    pub state: &'static str,
+}
+
+/// A plugin.
+#[derive(Debug, Serialize)]
+pub struct Plugin {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Of its component, as a host last loaded it.
+    pub component_digest: String,
+    /// What it can do.
+    pub handlers: Vec<Handler>,
+    /// The live hosts that have it.
+    pub hosts: Vec<String>,
+    /// When a host last loaded it.
+    pub updated_at: Timestamp,
+}
+
+/// A line of an execution's log.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the line that it is made of, which documents them")]
+pub struct Log {
+    pub at: Timestamp,
+    pub attempt: u32,
+    pub level: &'static str,
+    pub message: String,
+    pub fields: Map<String, Value>,
+}
+
+impl From<ExecutionRecord> for Execution {
+    fn from(record: ExecutionRecord) -> Self {
+        Self {
+            id: record.id.to_string(),
+            job: record.job.into(),
+            plugin: record.plugin.into(),
+            handler: record.handler,
+            state: record.state.as_str(),
+            attempt: record.attempt,
+            max_attempts: record.max_attempts,
+            triggered_by: json(&record.triggered_by),
+            scheduled_at: record.scheduled_at,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            due_at: record.due_at,
+            args: record.args,
+            result: record.result,
+            error: record.error.map(Error::from),
+            host: record.host,
+            component_digest: record.component_digest,
+            progress: record.progress,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self { kind: failure.kind.as_str(), message: failure.message }
+    }
+}
+
+impl From<JobRecord> for Job {
+    fn from(record: JobRecord) -> Self {
+        let job = record.job;
+        Self {
+            name: job.name.into(),
+            plugin: job.plugin.into(),
+            handler: job.handler,
+            args: job.args,
+            schedule: job.schedule.as_ref().map(schedule),
+            enabled: job.enabled,
+            timeout_ms: millis(job.timeout),
+            retry: Retry {
+                max_attempts: job.retry.max_attempts,
+                backoff: json(&job.retry.backoff),
+                initial_ms: millis(job.retry.initial),
+                maximum_ms: millis(job.retry.maximum),
+                jitter: job.retry.jitter,
+            },
+            on_crash: json(&job.on_crash),
+            owner: record.owner,
+            next_fire_at: record.next_fire_at,
+            paused_at: record.paused_at,
+            retired_at: record.retired_at,
+            last_execution: record
+                .last
+                .map(|last| LastExecution { id: last.id.to_string(), state: last.state.as_str() }),
+        }
+    }
+}
+
+impl From<PluginRecord> for Plugin {
+    fn from(record: PluginRecord) -> Self {
+        Self {
+            name: record.name.into(),
+            component_digest: record.digest,
+            handlers: record.handlers,
+            hosts: record.hosts,
+            updated_at: record.updated_at,
+        }
+    }
+}
+
+impl From<LogRecord> for Log {
+    fn from(record: LogRecord) -> Self {
+        let LogLine { at, level, message, fields } = record.line;
+        Self { at, attempt: record.attempt, level: level.as_str(), message, fields }
+    }
+}
+
+/// As in the configuration: `every` as text with its unit.
+fn schedule(schedule: &crate::schedule::Schedule) -> Value {
+    let spec = schedule.spec();
+    let every = spec.every.map(|period| humantime::format_duration(period).to_string());
+    serde_json::json!({
+        "cron": spec.cron,
+        "every": every,
+        "at": spec.at,
+        "timezone": spec.timezone.unwrap_or_else(|| "UTC".to_owned()),
+    })
+}
+
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
