@@ -18,10 +18,9 @@ const LONGEST_SHOWN: usize = 60;
 ///
 /// # Errors
 /// Where they do not fit, or the schema itself is none.
-pub fn check_args(schema: Option<&str>, args: &Value) -> Result<(), ArgsError> {
+pub fn check_args(schema: Option<&Value>, args: &Value) -> Result<(), ArgsError> {
     let Some(schema) = schema else { return Ok(()) };
-    let schema = serde_json::from_str(schema).map_err(|error| ArgsError::Schema(error.to_string()))?;
-    ArgsSchema::compile(schema)?.check(args)
+    ArgsSchema::compile(schema.clone())?.check(args)
 }
 
 /// Why arguments are refused.

@@ -39,7 +39,13 @@ struct Cli {
 #[derive(Debug, clap::Args)]
 struct Global {
     /// The configuration file.
-    #[arg(long, global = true, env = "INNKEEPER_CONFIG", default_value = "innkeeper.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "INNKEEPER_CONFIG",
+        default_value = "innkeeper.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
     /// Print one JSON document instead of text.
     #[arg(long, global = true)]

@@ -9,6 +9,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::engine::registry::Registry;
 use crate::engine::{Engine, Settings};
 use crate::interfaces::db::Databases;
+use crate::plugin;
 use crate::runtime::Runtime;
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -78,8 +79,11 @@ pub fn largest_memory(config: &Config) -> u64 {
 }
 
 async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {
-    let options_of_store =
-        StoreOptions { max_connections: config.store.max_connections, create: true, ..StoreOptions::default() };
+    let options_of_store = StoreOptions {
+        max_connections: config.store.max_connections,
+        create: true,
+        ..StoreOptions::default()
+    };
     let store = Store::connect(&config.store.url, &options_of_store).await?;
     if options.migrate {
         let report = store.migrate().await?;
@@ -94,7 +98,8 @@ async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, Sto
 /// Writes into the store what the file and the components say, before anything can run.
 async fn record_definitions(config: &Config, plugins: &Registry, store: &Store) -> Result<(), StoreError> {
     for plugin in plugins.plugins() {
-        store.save_component(plugin.digest.as_str(), &plugin.component.handlers).await?;
+        let descriptions = plugin::to_descriptions(&plugin.component.handlers);
+        store.save_component(plugin.digest.as_str(), &descriptions).await?;
         store.save_plugin(&plugin.name, plugin.digest.as_str()).await?;
     }
     let jobs = config.jobs.values().cloned().collect::<Vec<_>>();

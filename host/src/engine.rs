@@ -122,7 +122,9 @@ impl Engine {
         self.end_executions(stop_now).await;
         // The completer ends when the dispatcher and every execution have dropped their ends.
         if tokio::time::timeout(LAST_COMPLETIONS, completer).await.is_err() {
-            tracing::error!("the store did not take the last completions; another start will retry those executions");
+            tracing::error!(
+                "the store did not take the last completions; another start will retry those executions"
+            );
         }
         finished.cancel();
         loops.wait().await;
@@ -138,7 +140,10 @@ impl Engine {
             () = tokio::time::sleep(self.settings.drain_timeout) => {}
             () = stop_now.cancelled() => {}
         }
-        tracing::warn!(running = self.executions.len(), "stopping what still runs; it goes back to the queue");
+        tracing::warn!(
+            running = self.executions.len(),
+            "stopping what still runs; it goes back to the queue"
+        );
         self.stop.cancel();
         self.executions.wait().await;
     }

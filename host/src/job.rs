@@ -90,6 +90,13 @@ impl fmt::Display for Name {
     }
 }
 
+impl std::str::FromStr for Name {
+    type Err = InvalidName;
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        Self::new(name)
+    }
+}
+
 impl TryFrom<String> for Name {
     type Error = InvalidName;
     fn try_from(name: String) -> Result<Self, InvalidName> {

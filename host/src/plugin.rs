@@ -84,6 +84,21 @@ impl fmt::Display for Digest {
     }
 }
 
+/// Handlers as the store keeps them.
+#[must_use]
+pub fn to_descriptions(handlers: &[Handler]) -> Value {
+    serde_json::to_value(handlers).unwrap_or(Value::Null)
+}
+
+/// The handlers of what the store keeps.
+///
+/// # Errors
+/// Where another version of the host wrote what this one cannot read.
+pub fn from_descriptions(descriptions: Value) -> Result<Vec<Handler>, String> {
+    serde_json::from_value(descriptions)
+        .map_err(|error| format!("the store's description of the plugin cannot be read: {error}"))
+}
+
 /// Finds a handler by name.
 ///
 /// # Errors

@@ -64,7 +64,7 @@ pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
 pub use enqueue::{Enqueued, NewExecution};
 pub use error::StoreError;
-pub use handler::{Holder, LogLine, LogRecord, Progress};
+pub use handler::{Holder, LogRecord};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
 pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::execution::{Failure, LogLine, Progress};
-use crate::plugin::Handler;
+use crate::plugin::{Handler, from_descriptions};
 use crate::store::{ExecutionRecord, JobRecord, LogRecord, PluginRecord};
 
 /// An execution.
@@ -170,15 +170,18 @@ impl From<JobRecord> for Job {
     }
 }
 
-impl From<PluginRecord> for Plugin {
-    fn from(record: PluginRecord) -> Self {
-        Self {
+impl TryFrom<PluginRecord> for Plugin {
+    type Error = String;
+
+    /// Fails where the store holds a description that this version cannot read.
+    fn try_from(record: PluginRecord) -> Result<Self, String> {
+        Ok(Self {
             name: record.name.into(),
             component_digest: record.digest,
-            handlers: record.handlers,
+            handlers: from_descriptions(record.descriptions)?,
             hosts: record.hosts,
             updated_at: record.updated_at,
-        }
+        })
     }
 }
 

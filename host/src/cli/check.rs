@@ -43,7 +43,8 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         Err(errors) => return Err(errors.into()),
     };
     let databases = Databases::open(&config.databases);
-    let runtime = Runtime::new(1, largest_memory(&config)).map_err(|error| CliError::usage(format!("{error:#}")))?;
+    let runtime =
+        Runtime::new(1, largest_memory(&config)).map_err(|error| CliError::usage(format!("{error:#}")))?;
     let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
     let errors = complaints(&config, &plugins, &problems);
     if !errors.is_empty() {

@@ -77,7 +77,9 @@ async fn list(store: &Store, job: Option<Name>, state: Option<&str>, limit: u32)
 async fn find(store: &Store, id: Uuid) -> Result<ExecutionRecord, CliError> {
     let record = store.execution(id).await?;
     record.ok_or_else(|| {
-        CliError::usage(format!("there is no execution {id}; `innkeeper execution list` shows those there are"))
+        CliError::usage(format!(
+            "there is no execution {id}; `innkeeper execution list` shows those there are"
+        ))
     })
 }
 
@@ -165,5 +167,5 @@ async fn logs(store: &Store, id: Uuid) -> Result<Report, CliError> {
         let _ = writeln!(text, "{} [{}] {:5} {}{fields}", log.at, log.attempt, log.level, log.message);
         lines.push(log);
     }
-    Ok(Report::new(&json!({ "execution": id, "logs": lines }), text))
+    Ok(Report::new(&json!({ "execution": id.to_string(), "logs": lines }), text))
 }

@@ -110,7 +110,10 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
         ("timeout", humantime::format_duration(job.timeout).to_string()),
         ("attempts", format!("at most {}", job.retry.max_attempts)),
         ("owner", record.owner.clone()),
-        ("last execution", record.last.map_or_else(|| "-".to_owned(), |l| format!("{} {}", l.id, l.state.as_str()))),
+        (
+            "last execution",
+            record.last.map_or_else(|| "-".to_owned(), |l| format!("{} {}", l.id, l.state.as_str())),
+        ),
     ];
     let text = lines.map(|(name, value)| format!("{name:15} {value}\n")).concat();
     Ok(Report::new(&wire::Job::from(record), text))
@@ -121,8 +124,14 @@ async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -
     if wait {
         need_host(store, &job.plugin, name).await?;
     }
-    let execution =
-        NewExecution { job: name, args, triggered_by: Trigger::Manual, run_at: None, unique_key: None, by: None };
+    let execution = NewExecution {
+        job: name,
+        args,
+        triggered_by: Trigger::Manual,
+        run_at: None,
+        unique_key: None,
+        by: None,
+    };
     let id = submit(store, &execution).await?.id;
     if !wait {
         let record = find(store, id).await?;
@@ -171,8 +180,12 @@ async fn find(store: &Store, id: Uuid) -> Result<ExecutionRecord, CliError> {
 async fn next(store: &Store, name: &Name, count: u32) -> Result<Report, CliError> {
     let record = store.job(name).await?;
     let Some(schedule) = record.job.schedule.as_ref().filter(|_| record.job.enabled) else {
-        let why = if record.job.schedule.is_some() { "its schedule is disabled" } else { "it has no schedule" };
-        return Ok(Report::new(&json!({ "job": name, "fires": [] }), format!("{name} does not fire: {why}.")));
+        let why =
+            if record.job.schedule.is_some() { "its schedule is disabled" } else { "it has no schedule" };
+        return Ok(Report::new(
+            &json!({ "job": name, "fires": [] }),
+            format!("{name} does not fire: {why}."),
+        ));
     };
     let mut fires = Vec::new();
     let mut time = crate::clock::now();

@@ -15,7 +15,11 @@ pub(super) async fn run(global: &Global, _command: &Migrate) -> Result<Report, C
     let store = Store::connect(&config.store.url, &options).await?;
     let report = store.migrate().await?;
     store.check_schema().await?;
-    let applied = report.applied.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let applied = report
+        .applied
+        .iter()
+        .map(|applied| format!("{:04}_{}", applied.number, applied.name))
+        .collect::<Vec<_>>();
     let text = if applied.is_empty() {
         "The store's schema was up to date.".to_owned()
     } else {

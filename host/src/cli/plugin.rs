@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::table::table;
 use super::{CliError, Global, Report};
+use crate::store::StoreError;
 use crate::wire;
 
 #[derive(Debug, Subcommand)]
@@ -16,7 +17,8 @@ pub(super) enum PluginCommand {
 pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Report, CliError> {
     let PluginCommand::List = command;
     let store = global.open_store().await?;
-    let plugins = store.plugins().await?.into_iter().map(wire::Plugin::from).collect::<Vec<_>>();
+    let plugins = store.plugins().await?.into_iter().map(wire::Plugin::try_from);
+    let plugins = plugins.collect::<Result<Vec<_>, _>>().map_err(StoreError::Corrupt)?;
     let rows = plugins.iter().flat_map(|plugin| {
         plugin.handlers.iter().map(|handler| {
             let hosts = if plugin.hosts.is_empty() { "none".to_owned() } else { plugin.hosts.join(", ") };

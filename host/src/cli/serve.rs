@@ -22,6 +22,8 @@ pub(super) async fn run(global: &Global, command: &Serve) -> Result<Report, CliE
         Ok(()) => Ok(Report::new(&json!({ "stopped": true }), "")),
         Err(ServeError::Configuration(errors)) => Err(errors.into()),
         Err(ServeError::Store(error)) => Err(error.into()),
-        Err(ServeError::Other(error)) => Err(CliError { exit: Exit::Unreachable, message: format!("{error:#}") }),
+        Err(ServeError::Other(error)) => {
+            Err(CliError { exit: Exit::Unreachable, message: format!("{error:#}") })
+        }
     }
 }

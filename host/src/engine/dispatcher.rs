@@ -36,7 +36,8 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
         for attempt in attempts {
             let Some(slot) = slots.split(1) else { break };
             session.open(attempt.lease);
-            let execution = executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
+            let execution =
+                executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
             engine.executions.spawn(execution);
         }
         drop(slots);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::Engine;
 use super::completer::{Completions, Ended};
 use super::port::EnginePort;
 use super::registry::Plugin;
 use super::session::LiveSession;
-use super::Engine;
 use crate::execution::{Attempt, Failure, FailureKind, Outcome};
 use crate::interfaces::Port;
 use crate::interfaces::db::Session;
@@ -62,9 +62,9 @@ fn check(plugin: &Plugin, attempt: &Attempt) -> Result<(), Failure> {
     let job = &attempt.job;
     let wrong = |message: String| Failure::new(FailureKind::Permanent, message);
     let handler = plugin.handler(&job.handler).map_err(wrong)?;
-    handler.check_args(&attempt.args).map_err(|error| {
-        wrong(format!("the arguments do not fit handler `{}`: {error}", job.handler))
-    })
+    handler
+        .check_args(&attempt.args)
+        .map_err(|error| wrong(format!("the arguments do not fit handler `{}`: {error}", job.handler)))
 }
 
 fn host_failure(message: String) -> Outcome {

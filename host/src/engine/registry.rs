@@ -55,7 +55,11 @@ pub struct PluginProblem {
 
 impl Registry {
     /// Loads every plugin of the configuration, and reports all that cannot be.
-    pub async fn load(config: &Config, runtime: &Runtime, databases: &Databases) -> (Self, Vec<PluginProblem>) {
+    pub async fn load(
+        config: &Config,
+        runtime: &Runtime,
+        databases: &Databases,
+    ) -> (Self, Vec<PluginProblem>) {
         let mut registry = Self::default();
         let mut problems = Vec::new();
         for (name, plugin) in &config.plugins {

@@ -110,7 +110,9 @@ pub(super) async fn keep_alive(engine: Arc<Engine>, finished: CancellationToken)
         let session = engine.session.current();
         let asked = clock::since_boot();
         let result = tokio::time::timeout(timeout / 3, beat(&engine, &session)).await;
-        let result = result.unwrap_or_else(|_| Err(StoreError::Unavailable("the heartbeat was not answered in time".to_owned())));
+        let result = result.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable("the heartbeat was not answered in time".to_owned()))
+        });
         pause = timeout / 3;
         match result {
             Ok(true) => {
@@ -131,7 +133,15 @@ pub(super) async fn keep_alive(engine: Arc<Engine>, finished: CancellationToken)
             }
         }
         if session.stop.is_cancelled() && !engine.stop.is_cancelled() {
-            match LiveSession::register(&engine.store, &engine.settings, &engine.plugins, &engine.stop, engine.session.boot).await {
+            match LiveSession::register(
+                &engine.store,
+                &engine.settings,
+                &engine.plugins,
+                &engine.stop,
+                engine.session.boot,
+            )
+            .await
+            {
                 Ok(session) => {
                     engine.session.replace(session);
                     renewed = clock::since_boot();

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::job::Job;
-use crate::plugin::find_handler;
+use crate::plugin::{find_handler, from_descriptions};
 use crate::store::{Enqueued, NewExecution, Store, StoreError};
 
 /// Why nothing was enqueued.
@@ -46,7 +46,9 @@ pub async fn submit(store: &Store, execution: &NewExecution<'_>) -> Result<Enque
 
 async fn check_args(store: &Store, job: &Job, args: &Value) -> Result<(), SubmitError> {
     // No host has loaded the plugin yet: the executor checks them before the call.
-    let Some(handlers) = store.plugin_handlers(&job.plugin).await? else { return Ok(()) };
+    let Some(descriptions) = store.plugin_handlers(&job.plugin).await? else { return Ok(()) };
+    let handlers =
+        from_descriptions(descriptions).map_err(|error| SubmitError::Store(StoreError::Corrupt(error)))?;
     let handler =
         find_handler(&handlers, job.plugin.as_str(), &job.handler).map_err(SubmitError::InvalidArgs)?;
     crate::args::check_args(handler.args_schema.as_ref(), args).map_err(|error| {

@@ -7,8 +7,8 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
 use super::Port;
-use super::stdio::Output;
 use super::bindings::innkeeper::plugin::{context, types};
+use super::stdio::Output;
 use crate::execution::{LogLevel, LogLine, Progress};
 
 /// What the interface needs of one execution.

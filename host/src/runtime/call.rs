@@ -7,16 +7,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use super::load::{LoadedComponent, reason};
-use super::state::{self, GuestState};
 use super::Runtime;
-use crate::execution::{Attempt, Failure, FailureKind, Outcome, Trigger};
+use super::load::LoadedComponent;
+use super::state::{self, GuestState};
+use crate::execution::{Attempt, Failure, FailureKind, LogLevel, LogLine, Outcome, Trigger};
+use crate::interfaces::Port;
 use crate::interfaces::bindings::innkeeper::plugin::types;
 use crate::interfaces::db::Session;
 use crate::interfaces::stdio::Output;
-use crate::interfaces::Port;
 
 /// What a call needs besides the component.
 pub struct Call<'a> {
@@ -66,7 +67,7 @@ impl Runtime {
         drop(store);
 
         let rest = output.finish();
-        let last_printed = rest.last().map(|line| line.message.clone());
+        let last_words = last_words(&rest);
         if !rest.is_empty() {
             call.port.log(rest).await;
         }
@@ -77,7 +78,7 @@ impl Runtime {
                 "a rollback was not confirmed in time, and its connection was closed"
             );
         }
-        classify(ending, call.attempt.job.timeout, complaint, last_printed)
+        classify(ending, call.attempt.job.timeout, complaint, &last_words)
     }
 }
 
@@ -123,12 +124,7 @@ fn to_wit(attempt: &Attempt) -> types::Execution {
     }
 }
 
-fn classify(
-    ending: Ending,
-    timeout: Duration,
-    complaint: Option<String>,
-    last_printed: Option<String>,
-) -> Outcome {
+fn classify(ending: Ending, timeout: Duration, complaint: Option<String>, last_words: &str) -> Outcome {
     let failure = match ending {
         Ending::Returned(Ok(result)) => match serde_json::from_str(&result) {
             Ok(result) => return Outcome::Succeeded(result),
@@ -150,7 +146,7 @@ fn classify(
         // An allocation that the limit refused ends as a trap that says nothing of memory.
         Ending::Trapped(error) => match complaint {
             Some(complaint) => Failure::new(FailureKind::Memory, complaint),
-            None => trap(&error, last_printed),
+            None => trap(&error, last_words),
         },
     };
     Outcome::Failed(failure)
@@ -170,20 +166,95 @@ fn handler_failure(failure: types::Failure) -> Failure {
 /// A hundred years in milliseconds: later than any retry, and within every engine's times.
 const MOST_RETRY_AFTER: u64 = 100 * 366 * 86_400_000;
 
-fn trap(error: &wasmtime::Error, last_printed: Option<String>) -> Failure {
+/// The end of what a guest printed on standard error, where the languages' runtimes explain a
+/// panic.
+fn last_words(printed: &[LogLine]) -> String {
+    const MOST_LINES: usize = 10;
+    let errors = printed.iter().filter(|line| line.level == LogLevel::Error);
+    let lines = errors
+        .map(|line| line.message.as_str())
+        // Rust's hint on a variable that a guest does not have.
+        .filter(|line| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
+        .collect::<Vec<_>>();
+    lines[lines.len().saturating_sub(MOST_LINES)..].join("\n")
+}
+
+fn trap(error: &wasmtime::Error, last_words: &str) -> Failure {
+    if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
+        let message = format!("the handler ended its program with exit code {code} instead of returning");
+        return Failure::new(FailureKind::Trap, with_last_words(message, last_words));
+    }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         // Not the guest's doing: no instance could be had, or a host function failed.
         return Failure::new(FailureKind::Host, format!("the host could not run the handler: {error:#}"));
     };
-    let mut message = match last_printed.filter(|line| !line.trim().is_empty()) {
-        Some(line) => format!("the handler stopped ({trap}); the last that it printed: {line}"),
-        None => format!("the handler stopped: {trap}"),
-    };
+    let mut message = with_last_words(format!("the handler trapped: {trap}"), last_words);
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         for frame in backtrace.frames().iter().take(20) {
             let name = frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-            let _ = write!(message, "\n    at {}", name.unwrap_or_else(|| format!("function {}", frame.func_index())));
+            let _ = write!(
+                message,
+                "\n    at {}",
+                name.unwrap_or_else(|| format!("function {}", frame.func_index()))
+            );
         }
     }
     Failure::new(FailureKind::Trap, message)
+}
+
+fn with_last_words(message: String, last_words: &str) -> String {
+    if last_words.is_empty() { message } else { format!("{message}\n{last_words}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(level: LogLevel, message: &str) -> LogLine {
+        LogLine {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            level,
+            message: message.to_owned(),
+            fields: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn last_words_are_the_end_of_standard_error_without_rusts_hint() {
+        let printed = [
+            line(LogLevel::Info, "working"),
+            line(LogLevel::Error, "thread '<unnamed>' panicked at src/lib.rs:3:5:"),
+            line(LogLevel::Error, "boom"),
+            line(
+                LogLevel::Error,
+                "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+            ),
+        ];
+        assert_eq!(last_words(&printed), "thread '<unnamed>' panicked at src/lib.rs:3:5:\nboom");
+        assert_eq!(last_words(&[]), "");
+    }
+
+    #[test]
+    fn a_result_that_is_not_json_is_a_permanent_failure() {
+        let outcome = classify(Ending::Returned(Ok("{".to_owned())), Duration::from_secs(1), None, "");
+        assert!(
+            matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Permanent, .. })),
+            "{outcome:?}"
+        );
+    }
+
+    #[test]
+    fn a_stopped_call_is_released_and_one_that_ran_out_of_memory_says_so() {
+        let stopped = classify(Ending::Stopped, Duration::from_secs(1), Some("out of memory".to_owned()), "");
+        assert_eq!(stopped, Outcome::Released);
+        let trap = Ending::Trapped(Trap::UnreachableCodeReached.into());
+        let outcome = classify(trap, Duration::from_secs(1), Some("out of memory: …".to_owned()), "");
+        assert!(matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Memory, .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_wait_that_a_handler_asks_for_is_bounded() {
+        let failure = handler_failure(types::Failure::RetryAfter(("later".to_owned(), u64::MAX)));
+        assert_eq!(failure.retry_after, Some(Duration::from_millis(MOST_RETRY_AFTER)));
+    }
 }

@@ -7,13 +7,13 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use super::state::{self, GuestState};
 use super::Runtime;
-use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
+use super::state::{self, GuestState};
+use crate::interfaces::ClosedPort;
 use crate::interfaces::bindings::PluginPre;
+use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
 use crate::interfaces::stdio::Output;
-use crate::interfaces::ClosedPort;
 use crate::plugin::{Handler, Source};
 
 /// The export that makes a component a plugin.

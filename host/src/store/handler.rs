@@ -1,13 +1,13 @@
 //! What a running handler leaves behind: log lines, progress, a checkpoint. Each in a short
 //! transaction of its own, guarded by the lease.
 
-use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
 use super::session::SessionId;
+use crate::execution::{LogLine, Progress};
 
 /// The attempt on whose behalf something is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,19 +18,6 @@ pub struct Holder {
     pub lease: i64,
     /// The execution.
     pub execution: Uuid,
-}
-
-/// A line of a handler's log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogLine {
-    /// By the host's clock.
-    pub at: Timestamp,
-    /// How much it matters.
-    pub level: tracing::Level,
-    /// What it says.
-    pub message: String,
-    /// A JSON object.
-    pub fields: Value,
 }
 
 /// A line of an execution's log, as it was recorded.
@@ -44,17 +31,6 @@ pub struct LogRecord {
     pub attempt: u32,
     /// What was written.
     pub line: LogLine,
-}
-
-/// How far a handler is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// In units of the handler's choice.
-    pub done: u64,
-    /// Of so many, where it is known.
-    pub total: Option<u64>,
-    /// For people.
-    pub message: Option<String>,
 }
 
 impl Store {

@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
-use super::handler::Progress;
-use crate::execution::{Failure, State, Trigger};
+use crate::execution::{Failure, Progress, State, Trigger};
 use crate::job::Name;
 
 /// An execution and where it stands.
