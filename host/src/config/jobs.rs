@@ -13,7 +13,7 @@ use crate::job::{Job, Name, OnCrash};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::schedule::{Schedule, Spec};
 
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 86_400);
 
 pub(super) fn jobs(
     tables: Vec<(Name, Table<'_>)>,

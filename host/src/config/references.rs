@@ -45,10 +45,11 @@ fn find(
 ) -> Option<Name> {
     let found = names.iter().find(|name| name.as_str() == text.value());
     if found.is_none() {
-        let near = suggest::nearest(text.value(), names.iter().map(Name::as_str));
-        let advice = match near {
-            Some(near) if !text.expanded => format!("did you mean `{near}`?"),
-            _ => format!("add [{section}.…] to this file, or correct the name"),
+        let advice = match suggest::nearest(text.value(), names.iter().map(Name::as_str)) {
+            // Near names would tell what the variable's value looks like.
+            _ if text.expanded => format!("add it under [{section}], or correct the variable"),
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add [{section}.{}], or correct the name", text.written),
         };
         doc.error(text.at, format!("there is no {what} `{}`; {advice}", text.written));
     }

@@ -20,8 +20,10 @@ use crate::suggest;
 /// A table and what has been read of it.
 pub(super) struct Table<'a> {
     pub(super) doc: &'a Document<'a>,
-    /// As in a header, `plugins.maintenance`; empty for the file itself.
+    /// `plugins.maintenance`; empty for the file itself.
     path: String,
+    /// `[plugins.maintenance]`, or with two brackets in a list of tables.
+    header: String,
     /// What a missing key is reported at.
     pub(super) at: usize,
     entries: &'a DeTable<'a>,
@@ -39,7 +41,7 @@ pub(super) struct Entry<'a> {
 
 impl<'a> Table<'a> {
     pub(super) fn root(doc: &'a Document<'a>, entries: &'a DeTable<'a>) -> Self {
-        Self { doc, path: String::new(), at: 0, entries, known: RefCell::default() }
+        Self { doc, path: String::new(), header: String::new(), at: 0, entries, known: RefCell::default() }
     }
 
     /// Reports the keys that nobody has asked for.
@@ -54,7 +56,7 @@ impl<'a> Table<'a> {
             if hint.is_empty() {
                 hint = format!("; known here: {}", listed(known.iter()));
             }
-            let place = if self.path.is_empty() { String::new() } else { format!(" in [{}]", self.path) };
+            let place = if self.header.is_empty() { String::new() } else { format!(" in {}", self.header) };
             self.doc.error(key.span().start, format!("unknown key `{name}`{place}{hint}"));
         }
     }
@@ -68,7 +70,7 @@ impl<'a> Table<'a> {
 
     /// Reports a key that is needed and missing.
     pub(super) fn missing(&self, key: &str, example: &str) {
-        self.doc.error(self.at, format!("[{}] needs `{key}`, such as `{key} = {example}`", self.path));
+        self.doc.error(self.at, format!("{} needs `{key}`, such as `{key} = {example}`", self.header));
     }
 
     pub(super) fn text(&self, key: &'static str) -> Option<Text<'a>> {
@@ -178,22 +180,29 @@ impl<'a> Table<'a> {
     /// The texts of an array.
     pub(super) fn texts(&self, key: &'static str) -> Vec<Text<'a>> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
+        let wanted = "an array of strings, such as [\"a\", \"b\"]";
         let Some(array) = entry.value.get_ref().as_array() else {
-            entry.wrong("an array of strings, such as [\"a\", \"b\"]");
+            entry.wrong(wanted);
             return Vec::new();
         };
-        array.iter().filter_map(|value| entry.item(value).text()).collect()
+        let items = array.iter().map(|value| entry.item(value));
+        items
+            .filter(|item| item.value.get_ref().is_str() || item.refuse(wanted))
+            .filter_map(|item| item.text())
+            .collect()
     }
 
     /// The tables of an array: `[[path.key]]`.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
-        let wanted = format!("a list of tables, each under [[{}]]", entry.path);
+        let header = format!("[[{}]]", entry.path);
+        let wanted = format!("a list of tables, each under {header}");
         let Some(array) = entry.value.get_ref().as_array() else {
             entry.wrong(wanted);
             return Vec::new();
         };
-        array.iter().filter_map(|value| entry.item(value).table(&wanted)).collect()
+        let tables = array.iter().filter_map(|value| entry.item(value).table(&wanted));
+        tables.map(|table| Table { header: header.clone(), ..table }).collect()
     }
 
     /// The tables that have a name each: `[key.NAME]`.
@@ -205,8 +214,8 @@ impl<'a> Table<'a> {
             if let Err(error) = &name {
                 self.doc.error(entry.key_at, error.to_string());
             }
-            let header = format!("a table, [{}]", entry.path);
-            entry.table(&header).and_then(|table| Some((name.ok()?, table)))
+            let wanted = format!("a table: write [{}.NAME] above its keys", table.path);
+            entry.table(&wanted).and_then(|table| Some((name.ok()?, table)))
         };
         table.entries.iter().filter_map(read).collect()
     }
@@ -297,7 +306,8 @@ impl<'a> Entry<'a> {
             return None;
         };
         let (doc, path, at) = (self.doc, self.path.clone(), self.key_at);
-        Some(Table { doc, path, at, entries, known: RefCell::default() })
+        let header = format!("[{path}]");
+        Some(Table { doc, path, header, at, entries, known: RefCell::default() })
     }
 }
 

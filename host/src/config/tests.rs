@@ -1,1 +1,517 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
 
+const FILE: &str = "innkeeper.toml";
+
+/// A file that is right, for cases that break one thing in it.
+const VALID: &str = r#"
+[databases.app]
+url = "sqlite:app.db"
+
+[plugins.maintenance]
+component = "plugins/maintenance.wasm"
+
+[[plugins.maintenance.databases]]
+name = "app"
+
+[jobs.cleanup]
+plugin = "maintenance"
+handler = "cleanup-expired-sessions"
+"#;
+
+fn environment(name: &str) -> Option<String> {
+    let value = match name {
+        "SET" => "value",
+        "EMPTY" => "",
+        "SECRET" => "hunter2",
+        "SECRET_URL" => "mysql://app:hunter2@db/app",
+        "PG" => "postgres://app:hunter2@db.example/app",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, Path::new(FILE), &environment)
+}
+
+fn valid(text: &str) -> Config {
+    parse(text).unwrap_or_else(|errors| panic!("{errors}\nin\n{text}"))
+}
+
+fn name(name: &str) -> Name {
+    Name::new(name).unwrap()
+}
+
+/// What is said about a file, without the file's name.
+fn errors(text: &str) -> Vec<String> {
+    let errors = parse(text).err().unwrap_or_default().to_string();
+    errors.lines().map(|line| line.strip_prefix("innkeeper.toml:").unwrap_or(line).to_owned()).collect()
+}
+
+#[test]
+fn every_problem_is_told_with_its_place() {
+    let cases = include_str!("tests/errors.txt");
+    let mut checked = 0;
+    for case in cases.split("\n====\n").skip(1) {
+        let (text, expected) = case.split_once("\n----\n").expect("a case has an expectation");
+        let found = errors(text);
+        let expected: Vec<&str> = expected.lines().collect();
+        assert_eq!(found, expected, "\nsaid about\n{text}\n\nnamely\n{}\n", found.join("\n"));
+        checked += 1;
+    }
+    assert!(checked > 50, "{checked} cases were found");
+}
+
+#[test]
+fn an_empty_file_is_a_host_with_its_defaults_and_no_jobs() {
+    let config = valid("");
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    assert_eq!(config.host.name, host);
+    assert_eq!(config.host.data_dir, Path::new("innkeeper-data"));
+    assert_eq!(config.host.concurrency, 32);
+    assert_eq!(config.host.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.host.session_timeout, Duration::from_secs(15));
+    assert_eq!(config.store.url, DatabaseUrl::Sqlite("innkeeper-data/innkeeper.db".into()));
+    assert_eq!(config.store.max_connections, 4);
+    assert!(config.databases.is_empty() && config.plugins.is_empty() && config.jobs.is_empty());
+}
+
+#[test]
+fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
+    let config = valid(VALID);
+    let database = &config.databases[&name("app")];
+    assert_eq!(database.url, DatabaseUrl::Sqlite("innkeeper-data/app.db".into()));
+    assert_eq!((database.max_connections, database.acquire_timeout), (16, Duration::from_secs(5)));
+    let plugin = &config.plugins[&name("maintenance")];
+    assert_eq!(plugin.component, Path::new("plugins/maintenance.wasm"));
+    assert!(plugin.config.is_empty() && plugin.jobs.is_empty());
+    assert_eq!(plugin.limits, Limits { memory: 64 << 20, timeout: Duration::from_secs(300) });
+    assert_eq!(plugin.default_database, Some(name("app")), "the only one is the default");
+    let job = &config.jobs[&name("cleanup")];
+    let expected = Job {
+        name: name("cleanup"),
+        plugin: name("maintenance"),
+        handler: "cleanup-expired-sessions".into(),
+        args: json!({}),
+        schedule: None,
+        enabled: true,
+        retry: crate::retry::RetryPolicy::default(),
+        timeout: Duration::from_secs(300),
+        on_crash: crate::job::OnCrash::Retry,
+    };
+    assert_eq!(*job, expected);
+}
+
+/// Every key, with a value that is not its default.
+const FULL: &str = r#"
+[host]
+name = "inn-1"
+data_dir = "/srv/inn"
+concurrency = 1_000
+drain_timeout = "0s"
+session_timeout = "1s"
+[store]
+url = "postgres://inn@db.example/inn"
+max_connections = 1
+[databases.app]
+url = "sqlite:/srv/app.db"
+max_connections = 2
+acquire_timeout = "250ms"
+[databases.other]
+url = "sqlite:other.db"
+[plugins.p]
+component = "/opt/p.wasm"
+jobs = ["j"]
+limits = { memory = 1_048_576, timeout = "1h30m" }
+[[plugins.p.databases]]
+name = "app"
+[[plugins.p.databases]]
+name = "other"
+default = true
+[jobs.j]
+plugin = "p"
+handler = "h"
+schedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }
+enabled = false
+timeout = "10s"
+retry = { max_attempts = 5, backoff = "linear", initial = "1s", maximum = "1s", jitter = 0 }
+on_crash = "fail"
+[jobs.inherits]
+plugin = "p"
+handler = "h"
+schedule = { at = 2030-01-31T08:00:00 }
+"#;
+
+#[test]
+fn every_key_of_the_host_and_its_databases_reaches_its_place() {
+    let config = valid(FULL);
+    assert_eq!(config.host.name, "inn-1");
+    assert_eq!(config.host.concurrency, 1000);
+    assert_eq!(config.host.drain_timeout, Duration::ZERO);
+    assert_eq!(config.host.session_timeout, Duration::from_secs(1));
+    assert_eq!(config.store.url, DatabaseUrl::Postgres("postgres://inn@db.example/inn".into()));
+    assert_eq!(config.store.max_connections, 1);
+    let app = &config.databases[&name("app")];
+    assert_eq!(app.url, DatabaseUrl::Sqlite("/srv/app.db".into()));
+    assert_eq!((app.max_connections, app.acquire_timeout), (2, Duration::from_millis(250)));
+    assert_eq!(config.databases[&name("other")].url, DatabaseUrl::Sqlite("/srv/inn/other.db".into()));
+}
+
+#[test]
+fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
+    let config = valid(FULL);
+    let plugin = &config.plugins[&name("p")];
+    assert_eq!(plugin.component, Path::new("/opt/p.wasm"));
+    assert_eq!(plugin.jobs, BTreeSet::from([name("j")]));
+    assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout: Duration::from_secs(5400) });
+    assert_eq!(plugin.databases, BTreeSet::from([name("app"), name("other")]));
+    assert_eq!(plugin.default_database, Some(name("other")));
+    let job = &config.jobs[&name("j")];
+    assert_eq!(job.schedule.as_ref().unwrap().to_string(), "cron \"30 2 * * *\" Europe/Berlin");
+    assert_eq!((job.enabled, job.timeout), (false, Duration::from_secs(10)));
+    assert_eq!((job.retry.max_attempts, job.retry.backoff), (5, crate::retry::Backoff::Linear));
+    let second = Duration::from_secs(1);
+    assert_eq!((job.retry.initial, job.retry.maximum, job.retry.jitter), (second, second, 0.0));
+    assert_eq!(job.on_crash, crate::job::OnCrash::Fail);
+    let inherits = &config.jobs[&name("inherits")];
+    assert_eq!(inherits.timeout, Duration::from_secs(5400), "the plugin's");
+    let at: jiff::Timestamp = "2030-01-31T08:00:00Z".parse().unwrap();
+    assert_eq!(inherits.schedule.as_ref().unwrap().next_after(jiff::Timestamp::UNIX_EPOCH), Some(at));
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_file() {
+    let config = Config::parse(VALID, Path::new("/etc/inn/innkeeper.toml"), &environment).unwrap();
+    assert_eq!(config.host.data_dir, Path::new("/etc/inn/innkeeper-data"));
+    assert_eq!(
+        config.plugins[&name("maintenance")].component,
+        Path::new("/etc/inn/plugins/maintenance.wasm")
+    );
+    let database = &config.databases[&name("app")];
+    assert_eq!(database.url, DatabaseUrl::Sqlite("/etc/inn/innkeeper-data/app.db".into()));
+}
+
+#[test]
+fn several_databases_without_a_default_have_none_and_a_single_one_can_refuse_to_be_it() {
+    let two = VALID.replace("[jobs.", "[[plugins.maintenance.databases]]\nname = \"b\"\n[jobs.")
+        + "[databases.b]\nurl = \"sqlite:b.db\"";
+    assert_eq!(valid(&two).plugins[&name("maintenance")].default_database, None);
+    let one = VALID.replace("name = \"app\"", "name = \"app\"\ndefault = false");
+    assert_eq!(valid(&one).plugins[&name("maintenance")].default_database, None);
+}
+
+#[test]
+fn variables_are_replaced_in_every_string_and_nowhere_else() {
+    for (written, value) in [
+        ("a ${SET} b", "a value b"),
+        ("${SET}${SET}", "valuevalue"),
+        ("${UNSET:-default}", "default"),
+        ("${UNSET:-}x", "x"),
+        ("${UNSET:-a:-b}", "a:-b"),
+        ("${EMPTY:-default}", "default"),
+        ("${SET:-default}", "value"),
+        ("x${EMPTY}", "x"),
+        ("$${SET}", "${SET}"),
+        ("$$${SET}", "$${SET}"),
+        ("$SET $ $$ {SET} }", "$SET $ $$ {SET} }"),
+        ("ä$ü${SET}ö", "ä$üvalueö"),
+    ] {
+        let name = valid(&format!("[host]\nname = '{written}'")).host.name;
+        assert_eq!(name, value, "{written}");
+    }
+    let config = valid(&format!("{VALID}args = {{ '${{SET}}' = ['${{SET}}', {{ b = '$${{SET}}' }}] }}"));
+    assert_eq!(config.jobs[&name("cleanup")].args, json!({ "${SET}": ["value", { "b": "${SET}" }] }));
+}
+
+#[test]
+fn arguments_become_json() {
+    let config = valid(&format!(
+        "{VALID}{}",
+        r#"
+        [jobs.cleanup.args]
+        text = "a\nb"
+        integer = -7
+        hex = 0xff
+        big = 18446744073709551615
+        float = 1e3
+        bool = true
+        array = [1, "two", [3.5]]
+        table.nested = {}
+        instant = 2026-12-24T08:00:00+01:00
+        local = 2026-12-24 08:00:00.5
+        date = 2026-12-24
+        time = 08:00:00
+        "#
+    ));
+    let expected = json!({
+        "text": "a\nb", "integer": -7, "hex": 255, "big": u64::MAX, "float": 1000.0, "bool": true,
+        "array": [1, "two", [3.5]], "table": { "nested": {} },
+        "instant": "2026-12-24T08:00:00+01:00", "local": "2026-12-24T08:00:00.5",
+        "date": "2026-12-24", "time": "08:00:00",
+    });
+    assert_eq!(config.jobs[&name("cleanup")].args, expected);
+    assert_eq!(valid(&format!("{VALID}args = [1]")).jobs[&name("cleanup")].args, json!([1]));
+}
+
+#[test]
+fn arguments_nested_too_deep_are_refused() {
+    let nested = |depth: usize| format!("{VALID}args = {}{}", "[".repeat(depth), "]".repeat(depth));
+    valid(&nested(60));
+    assert_eq!(errors(&nested(70)), ["14:73: arguments may be nested 64 deep at most"]);
+}
+
+#[test]
+fn a_plugins_configuration_becomes_dotted_keys_and_text() {
+    let text = VALID.replace(
+        "[[plugins.maintenance.databases]]",
+        r#"
+        [plugins.maintenance.config]
+        table = "sessions"
+        empty = ""
+        key = "${SECRET}"
+        rows.batch = 0x10
+        rows.ratio = 1.50
+        rows.deep.er = false
+        since = 2026-12-24
+        columns = ["id", { a = 1 }]
+        nothing = {}
+        [[plugins.maintenance.databases]]"#,
+    );
+    let expected = [
+        ("columns", r#"["id",{"a":1}]"#),
+        ("empty", ""),
+        ("key", "hunter2"),
+        ("rows.batch", "16"),
+        ("rows.deep.er", "false"),
+        ("rows.ratio", "1.50"),
+        ("since", "2026-12-24"),
+        ("table", "sessions"),
+    ];
+    let config = valid(&text);
+    let config = &config.plugins[&name("maintenance")].config;
+    let found: Vec<(&str, &str)> = config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
+    let config = valid(&format!(
+        "{}\n[databases.pg]\nurl = '${{PG}}'",
+        VALID.replace("[jobs.", "[plugins.maintenance.config]\nkey = '${SECRET}'\n[jobs.")
+    ));
+    let shown = format!("{config:?}");
+    assert!(shown.contains("postgres://app@db.example/app") && !shown.contains("hunter2"), "{shown}");
+
+    let keys = ["name", "data_dir", "concurrency", "drain_timeout", "session_timeout"].map(|k| ("host", k));
+    let others = [
+        ("store", "url"),
+        ("store", "max_connections"),
+        ("databases.d", "url"),
+        ("databases.d", "acquire_timeout"),
+        ("plugins.p", "jobs"),
+        ("plugins.p", "config"),
+        ("plugins.p.limits", "memory"),
+        ("plugins.p.limits", "timeout"),
+        ("plugins.p", "databases"),
+        ("jobs.j", "plugin"),
+        ("jobs.j", "schedule"),
+        ("jobs.j.schedule", "cron"),
+        ("jobs.j.schedule", "every"),
+        ("jobs.j.schedule", "at"),
+        ("jobs.j.schedule", "timezone"),
+        ("jobs.j", "enabled"),
+        ("jobs.j", "on_crash"),
+        ("jobs.j", "retry"),
+        ("jobs.j.retry", "backoff"),
+        ("jobs.j.retry", "initial"),
+        ("jobs.j.retry", "jitter"),
+    ];
+    for (table, key) in keys.into_iter().chain(others) {
+        for value in ["\"${SECRET_URL}\"", "[\"${SECRET}\"]"] {
+            let shown = errors(&format!("[{table}]\n{key} = {value}")).join("\n");
+            assert!(!shown.contains("hunter2"), "{table} {key}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_the_stores_file_is_found_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("innkeeper-data");
+    std::fs::create_dir(&data).unwrap();
+    let file = dir.path().join(FILE);
+    let errors = || Config::parse(VALID, &file, &environment).err().unwrap_or_default().to_string();
+    assert_eq!(errors(), "", "a file of its own");
+
+    std::os::unix::fs::symlink("innkeeper.db", data.join("app.db")).unwrap();
+    let same = format!("{}:3:7: `sqlite:app.db` is the file of the host's own store", file.display());
+    assert!(errors().starts_with(&same), "before the store exists: {}", errors());
+    std::fs::write(data.join("innkeeper.db"), "").unwrap();
+    assert!(errors().starts_with(&same), "a symbolic link: {}", errors());
+
+    std::fs::remove_file(data.join("app.db")).unwrap();
+    std::fs::hard_link(data.join("innkeeper.db"), data.join("app.db")).unwrap();
+    assert!(errors().starts_with(&same), "a hard link: {}", errors());
+}
+
+#[test]
+fn a_missing_file_is_said_to_be_missing_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    let error = Config::load(&path).unwrap_err().to_string();
+    let start = format!("{}: the configuration file cannot be read: No such file", path.display());
+    assert!(error.starts_with(&start) && error.contains("innkeeper init"), "{error}");
+    assert!(error.contains("--config"), "{error}");
+
+    let error = Config::load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("Is a directory") && !error.contains("innkeeper init"), "{error}");
+
+    std::fs::write(&path, b"[host]\nname = \"\xff\"").unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2:9: the file is not UTF-8 text from here on", path.display()));
+
+    std::fs::write(&path, VALID).unwrap();
+    assert_eq!(Config::load(&path).unwrap().jobs.len(), 1);
+}
+
+#[test]
+fn later_checks_find_the_place_of_a_job_its_keys_and_a_plugin() {
+    let config = valid(VALID);
+    let at = |location: Location| (location.line, location.column);
+    let job = name("cleanup");
+    assert_eq!(at(config.location_of_job(&job, JobKey::Plugin)), (12, 10));
+    assert_eq!(at(config.location_of_job(&job, JobKey::Handler)), (13, 11));
+    assert_eq!(at(config.location_of_job(&job, JobKey::Args)), (11, 7), "left out: the header");
+    assert_eq!(at(config.location_of_plugin(&name("maintenance"))), (6, 13));
+    assert_eq!(at(config.location_of_database(&name("app"))), (2, 12));
+    assert_eq!(at(config.location_of_store()), (1, 1));
+    assert_eq!(config.location_of_job(&name("other"), JobKey::Args).to_string(), FILE);
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_reported_at_their_place_and_without_secrets() {
+    let config = valid(&format!(
+        "{VALID}{}",
+        "[jobs.cleanup.args]\nretention_days = -1\nlist = [1, 'x']\ntoken = '${SECRET}'\nnest.key = '${SECRET}'"
+    ));
+    let job = name("cleanup");
+    let schema = json!({
+        "type": "object",
+        "required": ["table"],
+        "properties": {
+            "retention_days": { "type": "integer", "minimum": 0 },
+            "list": { "items": { "type": "integer" } },
+            "token": { "type": "integer" },
+            "nest": { "type": "string" },
+        },
+    });
+    let error = crate::args::check_args(Some(&schema.to_string()), &config.jobs[&job].args).unwrap_err();
+    assert!(error.to_string().contains("hunter2"), "the check itself does not know: {error}");
+    let shown = config.args_errors(&job, &error).to_string();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "innkeeper.toml:14:15: \"table\" is a required property",
+            "innkeeper.toml:15:18: /retention_days: -1 is less than the minimum of 0",
+            "innkeeper.toml:16:12: /list/1: \"x\" is not of type \"integer\"",
+            "innkeeper.toml:17:9: /token: the value is not of type \"integer\"",
+            "innkeeper.toml:18:1: /nest: the value is not of type \"string\"",
+        ]
+    );
+}
+
+/// The example with every setting in use.
+fn uncommented() -> String {
+    let setting = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => setting.to_owned() + "\n",
+        _ => line.to_owned() + "\n",
+    };
+    EXAMPLE.lines().map(setting).collect()
+}
+
+fn settings(config: &Config) -> String {
+    let Config { path: _, host, store, databases, plugins, jobs, places: _ } = config;
+    format!("{host:#?}\n{store:#?}\n{databases:#?}\n{plugins:#?}\n{jobs:#?}")
+}
+
+#[test]
+fn the_example_as_it_is_written_is_a_host_without_jobs() {
+    assert_eq!(settings(&valid(EXAMPLE)), settings(&valid("")));
+}
+
+#[test]
+fn the_example_shows_every_key_and_its_true_default() {
+    // What the text of the example calls an example or needed.
+    let examples = ["name", "component", "config", "plugin", "handler", "args", "schedule"];
+    let is_example = |line: &str| {
+        examples.iter().any(|key| line.starts_with(&format!("{key} = ")))
+            || line.starts_with("url = \"${APP")
+            || line.starts_with('[')
+            || line.starts_with('#')
+    };
+    let all = uncommented();
+    let needed: String =
+        all.lines().filter(|line| is_example(line)).map(|line| line.to_owned() + "\n").collect();
+    assert!(needed.len() < all.len());
+    let config = valid(&all);
+    assert_eq!(settings(&config), settings(&valid(&needed)));
+    assert_eq!((config.databases.len(), config.plugins.len(), config.jobs.len()), (1, 1, 1));
+    assert!(config.jobs[&name("session-cleanup")].schedule.is_some());
+
+    // The reader lists the keys that it knows beside one that it does not: all are there.
+    for table in ["host", "store", "databases.app", "plugins.maintenance", "jobs.session-cleanup"] {
+        let header = format!("[{table}]\n");
+        let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));
+        let message = errors(&unknown).into_iter().find(|message| message.contains("zzzzzzzz"));
+        let message = message.expect("an unknown key is reported");
+        let known = message.split("known here: ").nth(1).expect("no known key is near");
+        for key in known.split('`').skip(1).step_by(2) {
+            assert!(
+                all.contains(&format!("\n{key} = ")) || all.contains(&format!(".{key}]")),
+                "`{key}` of [{table}] is not in the example"
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text: String) {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn no_bytes_in_the_place_of_others_make_the_reader_panic(
+        at: prop::sample::Index, length in 0usize..20, bytes: Vec<u8>
+    ) {
+        let mut text = uncommented().into_bytes();
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        text.splice(at..end, bytes);
+        let _ = parse(&String::from_utf8_lossy(&text));
+    }
+
+    #[test]
+    fn no_value_in_the_place_of_another_makes_the_reader_panic(
+        line: prop::sample::Index,
+        value in prop_oneof![
+            "\"[^\"\\\\\\x00-\\x1f]{0,20}\"",
+            "'(\\$|\\{|\\}|:|-|[A-Z]){0,12}'",
+            "[-+]?[0-9]{1,25}(\\.[0-9]{1,5})?(e[0-9]{1,3})?",
+            "\\{ [a-z]{1,6} = (1|'x'|\\[\\]|\\{\\}) \\}",
+            "\\[(1|'x'|\\{\\}|nan)?\\]",
+            "\"[0-9]{1,21} ?[a-zA-Zµ]{0,4}\"",
+        ],
+    ) {
+        let all = uncommented();
+        let settings: Vec<&str> = all.lines().filter(|line| line.contains(" = ")).collect();
+        let old = settings[line.index(settings.len())];
+        let key = old.split(" = ").next().unwrap();
+        let text = all.replace(old, &format!("{key} = {value}"));
+        let said = parse(&text).err().map(|errors| errors.to_string()).unwrap_or_default();
+        prop_assert!(said.lines().all(|line| line.starts_with("innkeeper.toml:")), "{}", said);
+    }
+}
