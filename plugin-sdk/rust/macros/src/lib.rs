@@ -19,7 +19,8 @@ use syn::{Attribute, Error, Expr, ExprLit, FnArg, Ident, ItemFn, Lit, Meta, Resu
 ///   Without a second argument the handler accepts any arguments and ignores them.
 ///
 /// The function stays what it is and can be called from other code and from tests. List it in
-/// `innkeeper_sdk::plugin!` to export it.
+/// `innkeeper_sdk::plugin!` to export it. A type of the same name is made beside it, so no module
+/// or type in its scope can have that name.
 #[proc_macro_attribute]
 pub fn handler(attribute: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let item = TokenStream::from(item);
