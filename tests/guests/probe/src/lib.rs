@@ -1,1 +1,19 @@
-//! .
+//! A guest for the tests: one handler for each thing that a handler can do, well or badly.
+//!
+//! Arguments and results are JSON. Every handler's comment says what it takes and returns; in
+//! short: [`basics`] returns, waits, fails and dies in every way, [`program`] runs small programs
+//! against the database, and [`services`] calls everything else that the host offers.
+
+mod basics;
+mod program;
+mod services;
+mod values;
+
+use basics::{allocate, echo, fail, fail_until, panic, sleep, spin};
+use program::{hold, sql};
+use services::{cancelled, checkpoint, config, enqueue, log, print, progress};
+
+innkeeper_sdk::plugin!(
+    allocate, cancelled, checkpoint, config, echo, enqueue, fail, fail_until, hold, log, panic, print,
+    progress, sleep, spin, sql,
+);
