@@ -1,2 +1,101 @@
-//! .
-fn main() {}
+//! What `cargo xtask …` does: the project's own commands, with nothing to install first.
+//!
+//! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
+//! before the first command runs. Read in this order: [`test`] and [`demo`] are the two
+//! commands of the README, [`lint`] is what CI does besides; [`toolchain`] and [`postgres`]
+//! provide what they need, and [`process`] runs children and ends them.
+
+mod cargo;
+mod demo;
+mod lint;
+mod postgres;
+mod process;
+mod steps;
+mod summary;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use steps::Steps;
+
+const HELP: &str = "\
+The project's own commands. Usage: cargo xtask COMMAND
+
+  test [--fsync] [FILTER…] [-- ARGS…]
+        Build everything, start a PostgreSQL, run every test on both engines, stop it again.
+        FILTERs choose tests by a part of their name; ARGS go to the test programs.
+  test sessions [--fsync] [FILTER…] [-- ARGS…]
+        The tests of what this product is for, alone.
+  demo [--once] [--store sqlite|postgres] [--fsync] [-- ARGS…]
+        Clean up 100,000 sessions on a schedule, and watch. Until Ctrl-C, or with --once until
+        every job has succeeded and the result has been checked. The files are in demo-data/.
+        ARGS go to the demo program.
+  lint  Check formatting and lints, warnings denied.
+  ci    lint, then test: what .ci/run does.
+  help  This text.
+
+--fsync lets the PostgreSQL that is started here write to the disk as in production, which
+crash tests and benchmarks want; it is off otherwise, because its data is thrown away.
+
+Environment:
+  INNKEEPER_TEST_POSTGRES_URL  test on this PostgreSQL (a superuser's URL) and start none.
+  INNKEEPER_DEMO_POSTGRES_URL  the same for demo --store postgres.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args = args.iter().map(String::as_str);
+    let command = args.next().unwrap_or("help");
+    let rest: Vec<&str> = args.collect();
+    if let Err(error) = process::listen_for_signals() {
+        eprintln!("xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let mut steps = Steps::default();
+    let result = match command {
+        "test" => summary::close(&mut steps, |steps| test::run(steps, &rest)),
+        "demo" => demo::run(&mut steps, &rest),
+        "lint" => no_arguments(&rest).and_then(|()| lint::run(&mut steps)),
+        "ci" => summary::close(&mut steps, |steps| {
+            no_arguments(&rest)?;
+            lint::run(steps)?;
+            test::run(steps, &[])
+        }),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprintln!("xtask: there is no command `{other}`.\n");
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit_code(&error),
+    }
+}
+
+/// Says what went wrong, unless that has been said, and gives it an exit code.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if let Some(process::Interrupted { signal }) = error.downcast_ref() {
+        // The convention of shells for a command that a signal ended.
+        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(1));
+    }
+    if let Some(process::ChildFailed { code }) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    if error.downcast_ref::<summary::Reported>().is_none() {
+        eprintln!("xtask: {error:#}");
+    }
+    ExitCode::FAILURE
+}
+
+fn no_arguments(rest: &[&str]) -> anyhow::Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(argument) => anyhow::bail!("`{argument}` is not expected here; see `cargo xtask help`"),
+    }
+}
