@@ -90,15 +90,16 @@ fn compare<T: Row>(table: &'static str, made: &[T], found: &[T], has_to_go: impl
         }
     }
     for (wrong, what) in [
-        (left, "had to go and are still there"),
-        (lost, "had to stay and are gone"),
-        (changed, "had to stay as they were and have changed"),
-        (foreign, "are there that were never made"),
+        (left, "had to go, still there"),
+        (lost, "had to stay, gone"),
+        (changed, "had to stay, changed"),
+        (foreign, "never made, there all the same"),
     ] {
         if wrong.count > 0 {
+            let rows = if wrong.count == 1 { "row" } else { "rows" };
             verdict
                 .problems
-                .push(format!("{} rows of {table} {what}; the first: {}", wrong.count, wrong.first));
+                .push(format!("{} {rows} of {table}: {what}; the first: {}", wrong.count, wrong.first));
         }
     }
     verdict
@@ -107,7 +108,7 @@ fn compare<T: Row>(table: &'static str, made: &[T], found: &[T], has_to_go: impl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::create_on_server;
+    use crate::database::{create_on_server, drop_on_server};
 
     fn now() -> Timestamp {
         "2026-11-23T04:05:06Z".parse().unwrap()
@@ -149,7 +150,7 @@ mod tests {
 
         let untouched = problems(&application, &data).await;
         assert_eq!(untouched.len(), 2, "{untouched:?}");
-        assert!(untouched.iter().all(|problem| problem.contains("had to go and are still there")));
+        assert!(untouched.iter().all(|problem| problem.contains("had to go, still there")));
 
         application.change(statements.cleanup).await.unwrap();
         let [sessions, audit_log] = check(&application, &data, now()).await.unwrap();
@@ -161,7 +162,7 @@ mod tests {
         application.change(statements.lose_a_living_one).await.unwrap();
         let found = problems(&application, &data).await;
         assert!(
-            found.len() == 1 && found[0].starts_with("1 rows of sessions had to stay and are gone"),
+            found.len() == 1 && found[0].starts_with("1 row of sessions: had to stay, gone"),
             "{found:?}"
         );
 
@@ -169,18 +170,15 @@ mod tests {
         application.change(statements.change_a_time).await.unwrap();
         let found = problems(&application, &data).await;
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(
-            found[1].starts_with("1 rows of sessions had to stay as they were and have changed"),
-            "{found:?}"
-        );
-        assert!(found[2].starts_with("1 rows of audit_log had to stay as they were"), "{found:?}");
+        assert!(found[1].starts_with("1 row of sessions: had to stay, changed"), "{found:?}");
+        assert!(found[2].starts_with("1 row of audit_log: had to stay, changed"), "{found:?}");
 
         application
             .change("UPDATE audit_log SET id = -1 WHERE id = (SELECT min(id) FROM audit_log)")
             .await
             .unwrap();
         let found = problems(&application, &data).await;
-        assert!(found.iter().any(|problem| problem.contains("that were never made")), "{found:?}");
+        assert!(found.iter().any(|problem| problem.contains("never made, there")), "{found:?}");
         application.close().await;
     }
 
@@ -195,8 +193,10 @@ mod tests {
     async fn on_postgres_one_row_too_many_or_one_byte_that_differs_is_found() {
         let server = std::env::var("INNKEEPER_TEST_POSTGRES_URL")
             .expect("the tests need a PostgreSQL; `cargo xtask test` starts one");
-        let url = create_on_server(&server, "innkeeper_demo_check_test").await.unwrap();
+        let name = format!("innkeeper_demo_test_{}", uuid::Uuid::new_v4().simple());
+        let url = create_on_server(&server, &name).await.unwrap();
         let application = Application::open_postgres(&url).await.unwrap();
         every_difference_is_found(application, &POSTGRES).await;
+        drop_on_server(&server, &name).await.unwrap();
     }
 }

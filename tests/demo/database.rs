@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, SqlitePool};
 
 use crate::data::{AuditRecord, Data, Session};
+use crate::example::Databases;
 
 /// Rows in one statement.
 const BATCH: usize = 5_000;
@@ -125,6 +126,14 @@ macro_rules! on_either {
 }
 
 impl Application {
+    /// Opens the application's database.
+    pub async fn open(databases: &Databases) -> Result<Self> {
+        match databases {
+            Databases::Sqlite { application } => Self::open_sqlite(application).await,
+            Databases::Postgres { application, .. } => Self::open_postgres(application).await,
+        }
+    }
+
     /// Opens a SQLite file, which may be new.
     pub async fn open_sqlite(file: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
@@ -202,23 +211,27 @@ fn in_batches<T: Serialize>(rows: &[T]) -> impl Iterator<Item = serde_json::Resu
 }
 
 /// Makes a fresh database on a server, in place of an earlier one of this name, and returns
-/// its URL.
-pub async fn create_on_server(server_url: &str, name: &'static str) -> Result<String> {
+/// its URL. The name is plain ASCII and one of ours.
+pub async fn create_on_server(server_url: &str, name: &str) -> Result<String> {
+    drop_on_server(server_url, name).await?;
+    let statement = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+    run_on_server(server_url, statement).await?;
+    Ok(with_database(server_url, name))
+}
+
+/// Removes a database of ours, if it is there.
+pub async fn drop_on_server(server_url: &str, name: &str) -> Result<()> {
+    run_on_server(server_url, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
+}
+
+async fn run_on_server(server_url: &str, statement: String) -> Result<()> {
     let options = PgConnectOptions::from_str(server_url).context("the URL of PostgreSQL is not valid")?;
     let mut connection =
         PgConnection::connect_with(&options).await.context("the PostgreSQL server cannot be reached")?;
-    for statement in [
-        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-        format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"),
-    ] {
-        // The name is one of ours.
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await
-            .with_context(|| format!("the database {name} cannot be made"))?;
-    }
+    let failed = format!("`{statement}` failed");
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.context(failed)?;
     connection.close().await?;
-    Ok(with_database(server_url, name))
+    Ok(())
 }
 
 /// The URL of another database on the same server.

@@ -21,8 +21,8 @@ pub struct Folder {
 
 /// Where the two databases are.
 pub enum Databases {
-    /// Files in the folder.
-    Sqlite,
+    /// Files in the folder; this one is the application's.
+    Sqlite { application: PathBuf },
     /// The URLs of two databases on a server.
     Postgres { store: String, application: String },
 }
@@ -88,7 +88,7 @@ impl Folder {
 
 fn configuration(databases: &Databases) -> String {
     let (store, application, times) = match databases {
-        Databases::Sqlite => ("sqlite:innkeeper.db", "sqlite:app.db", "seconds"),
+        Databases::Sqlite { .. } => ("sqlite:innkeeper.db", "sqlite:app.db", "seconds"),
         Databases::Postgres { store, application } => (store.as_str(), application.as_str(), "timestamp"),
     };
     let (store, application) = (toml_text(store), toml_text(application));
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_example_names_every_job_and_only_those() {
-        let text = configuration(&Databases::Sqlite);
+        let text = configuration(&Databases::Sqlite { application: PathBuf::new() });
         let jobs: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("[jobs.")?.strip_suffix(']')).collect();
         assert_eq!(jobs, JOBS);

@@ -13,7 +13,7 @@ mod example;
 mod screen;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn run(options: &Options) -> Result<ExitCode> {
     let folder = Folder::prepare(&options.folder)?;
     let now = innkeeper::clock::now();
     let data = Data::generate(SEED, now, SESSIONS, AUDIT_RECORDS);
-    let application = prepare(options, &folder, &data, &guests).await?;
+    let databases = prepare(options, &folder, &data, &guests).await?;
     describe(&data, now, &folder);
 
     let mut daemon = Daemon::start(&innkeeper, &folder)?;
@@ -119,6 +119,7 @@ async fn run(options: &Options) -> Result<ExitCode> {
         }
         End::AllSucceeded => {
             println!("\n{}", screen::table(&daemon.executions(1000).await?));
+            let application = Application::open(&databases).await?;
             let verdicts = check::check(&application, &data, now).await?;
             application.close().await;
             verdict(&verdicts)
@@ -139,29 +140,26 @@ fn programs() -> Result<(PathBuf, PathBuf)> {
     ))
 }
 
-/// Makes the databases and the example, and opens the application's database.
-async fn prepare(
-    options: &Options,
-    folder: &Folder,
-    data: &Data,
-    guests: &std::path::Path,
-) -> Result<Application> {
-    let (databases, application) = match options.store {
-        Engine::Sqlite => (Databases::Sqlite, Application::open_sqlite(&folder.application_file()).await?),
+/// Makes the databases and the example, and fills the application's database.
+async fn prepare(options: &Options, folder: &Folder, data: &Data, guests: &Path) -> Result<Databases> {
+    let databases = match options.store {
+        Engine::Sqlite => Databases::Sqlite { application: folder.application_file() },
         Engine::Postgres => {
             let server = options.postgres_url.as_deref().context(
                 "--store postgres needs a server: `cargo xtask demo --store postgres` starts one, or name one \
                  with --postgres-url",
             )?;
-            let store = create_on_server(server, "innkeeper_demo_store").await?;
-            let application = create_on_server(server, "innkeeper_demo_app").await?;
-            let opened = Application::open_postgres(&application).await?;
-            (Databases::Postgres { store, application }, opened)
+            Databases::Postgres {
+                store: create_on_server(server, "innkeeper_demo_store").await?,
+                application: create_on_server(server, "innkeeper_demo_app").await?,
+            }
         }
     };
     folder.write_example(&databases, guests)?;
+    let application = Application::open(&databases).await?;
     application.fill(data).await.context("the application's database cannot be filled")?;
-    Ok(application)
+    application.close().await;
+    Ok(databases)
 }
 
 fn describe(data: &Data, now: Timestamp, folder: &Folder) {

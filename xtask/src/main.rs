@@ -84,7 +84,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         // The convention of shells for a command that a signal ended.
         return ExitCode::from(u8::try_from(128 + signal).unwrap_or(1));
     }
-    if let Some(process::ChildFailed { code }) = error.downcast_ref() {
+    if let (Some(process::ChildFailed { code }), 1) = (error.downcast_ref(), error.chain().count()) {
         return ExitCode::from(*code);
     }
     if error.downcast_ref::<summary::Reported>().is_none() {
