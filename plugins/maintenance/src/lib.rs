@@ -11,7 +11,7 @@ use innkeeper_sdk::{Context, Failure, config, handler, log};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::table::{AUDIT, SESSIONS, Section, Table};
+use crate::table::{AUDIT, SESSIONS, Section, Statements, Table};
 
 pub mod cutoff;
 pub mod table;
@@ -94,11 +94,12 @@ fn delete_old_rows(
     let cutoff = micros(ctx.started_at()) - i64::from(retention_days) * MICROS_PER_DAY;
     let statements = table.statements(cutoff, batch_size);
 
-    let total = count(&statements)?;
+    let total = count(section, &statements)?;
     let mut report = Report { deleted: 0, batches: 0, complete: false };
     ctx.progress(0, total, "rows deleted");
     while !ctx.cancelled() {
-        let deleted = db::execute(&statements.delete, &statements.delete_params)?;
+        let deleted = db::execute(&statements.delete, &statements.delete_params)
+            .map_err(|error| explain(section, error))?;
         // A batch that is not full is not yet the last one: others may delete at the same time.
         if deleted == 0 {
             report.complete = true;
@@ -115,15 +116,26 @@ fn delete_old_rows(
 
 /// The total is only for the progress line, so a table that is too large to count in time is
 /// no reason not to clean it up.
-fn count(statements: &table::Statements) -> Result<Option<u64>, Failure> {
+fn count(section: &Section, statements: &Statements) -> Result<Option<u64>, Failure> {
     match db::query(&statements.count, &statements.count_params) {
         Ok(rows) => Ok(Some(rows.scalar()?)),
-        Err(error) if error.kind == ErrorKind::Timeout => {
+        Err(error) if error.kind() == ErrorKind::Timeout => {
             log::warn!("the rows to delete could not be counted in time: {error}");
             Ok(None)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(explain(section, error)),
     }
+}
+
+/// A statement that the database refuses comes of a name or a format in the configuration.
+fn explain(section: &Section, error: db::Error) -> Failure {
+    if error.kind() == ErrorKind::Statement {
+        let section = section.name;
+        return Failure::permanent(format!(
+            "{error}; do the {section}.* settings in the plugin's configuration fit the table?"
+        ));
+    }
+    error.into()
 }
 
 /// SQLite has no type for times and would compare whatever is there as text or as a number,
@@ -131,7 +143,7 @@ fn count(statements: &table::Statements) -> Result<Option<u64>, Failure> {
 fn refuse_sqlite(section: &Section) -> Result<(), Failure> {
     match db::query("select version()", []) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind == ErrorKind::Statement => Err(Failure::permanent(format!(
+        Err(error) if error.kind() == ErrorKind::Statement => Err(Failure::permanent(format!(
             "{}.time_format is for columns of a time type, which SQLite does not have; set it to \"text\", \
              \"seconds\" or \"milliseconds\" in the plugin's configuration",
             section.name

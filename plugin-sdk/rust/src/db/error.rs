@@ -7,28 +7,14 @@ use crate::bindings::innkeeper::plugin::db as wit;
 pub use wit::ErrorKind;
 
 /// Why a statement or a transaction failed, the same on every engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Error {
-    /// What kind of error it is.
-    pub kind: ErrorKind,
-    /// The database's message, or the host's.
-    pub message: String,
-    /// SQLSTATE on PostgreSQL, the extended result code on SQLite.
-    pub code: Option<String>,
-    /// More about what happened, by the database.
-    pub detail: Option<String>,
-    /// What to do about it, by the database.
-    pub hint: Option<String>,
-    /// The constraint that refused the change.
-    pub constraint: Option<String>,
-    /// Where in the statement: the number of the character, from 1.
-    pub position: Option<u32>,
-}
+///
+/// In text it is one line with everything that helps to find the cause.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error(Box<wit::Error>);
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
+        Self::from(wit::Error {
             kind,
             message: message.into(),
             code: None,
@@ -36,19 +22,61 @@ impl Error {
             hint: None,
             constraint: None,
             position: None,
-        }
+        })
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The database's message, or the host's.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// SQLSTATE on PostgreSQL, the extended result code on SQLite.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// More about what happened, by the database.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// What to do about it, by the database.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The constraint that refused the change.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        self.0.constraint.as_deref()
+    }
+
+    /// Where in the statement: the number of the character, from 1.
+    #[must_use]
+    pub fn position(&self) -> Option<u32> {
+        self.0.position
     }
 
     /// True when the transaction lost to another one (serialization failure, deadlock, SQLite
     /// busy). Running the whole transaction again may succeed.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        self.kind == ErrorKind::Conflict
+        self.kind() == ErrorKind::Conflict
     }
 
     /// True when the same statement may succeed at another time.
     pub(crate) fn may_succeed_later(&self) -> bool {
-        match self.kind {
+        match self.kind() {
             ErrorKind::Conflict
             | ErrorKind::Timeout
             | ErrorKind::Busy
@@ -70,29 +98,27 @@ impl Error {
 
 impl From<wit::Error> for Error {
     fn from(error: wit::Error) -> Self {
-        let wit::Error { kind, message, code, detail, hint, constraint, position } = error;
-        Self { kind, message, code, detail, hint, constraint, position }
+        Self(Box::new(error))
     }
 }
 
-/// In one line, with everything that helps to find the cause.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}", self.message, self.kind.as_str())?;
-        if let Some(code) = &self.code {
+        write!(f, "{} ({}", self.message(), self.kind().as_str())?;
+        if let Some(code) = self.code() {
             write!(f, ", code {code}")?;
         }
-        if let Some(constraint) = &self.constraint {
+        if let Some(constraint) = self.constraint() {
             write!(f, ", constraint {constraint}")?;
         }
-        if let Some(position) = self.position {
+        if let Some(position) = self.position() {
             write!(f, ", at character {position} of the statement")?;
         }
         f.write_str(")")?;
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = self.detail() {
             write!(f, "; detail: {detail}")?;
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint() {
             write!(f, "; hint: {hint}")?;
         }
         Ok(())
@@ -131,15 +157,17 @@ mod tests {
 
     #[test]
     fn an_error_reads_as_one_line_with_all_that_the_database_said() {
-        let mut error = Error::new(ErrorKind::Conflict, "deadlock detected");
+        let error = Error::new(ErrorKind::Conflict, "deadlock detected");
         assert_eq!(error.to_string(), "deadlock detected (conflict)");
-        error.kind = ErrorKind::UniqueViolation;
-        error.message = "duplicate key".into();
-        error.code = Some("23505".into());
-        error.constraint = Some("users_pkey".into());
-        error.position = Some(8);
-        error.detail = Some("Key (id)=(1) already exists.".into());
-        error.hint = Some("Use another.".into());
+        let error = Error::from(wit::Error {
+            kind: ErrorKind::UniqueViolation,
+            message: "duplicate key".into(),
+            code: Some("23505".into()),
+            detail: Some("Key (id)=(1) already exists.".into()),
+            hint: Some("Use another.".into()),
+            constraint: Some("users_pkey".into()),
+            position: Some(8),
+        });
         assert_eq!(
             error.to_string(),
             "duplicate key (unique-violation, code 23505, constraint users_pkey, \

@@ -188,8 +188,8 @@ mod tests {
         let rows = rows();
         let second = rows.get(1).unwrap();
         let message = |error: Error| {
-            assert_eq!(error.kind, ErrorKind::Conversion);
-            error.message
+            assert_eq!(error.kind(), ErrorKind::Conversion);
+            error.message().to_owned()
         };
         assert_eq!(
             message(second.get::<String>("email").unwrap_err()),

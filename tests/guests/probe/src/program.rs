@@ -214,13 +214,13 @@ fn rows(set: wit::RowSet) -> Json {
 
 fn describe(error: &Error) -> Json {
     json!({
-        "kind": error.kind.as_str(),
-        "message": error.message,
-        "code": error.code,
-        "detail": error.detail,
-        "hint": error.hint,
-        "constraint": error.constraint,
-        "position": error.position,
+        "kind": error.kind().as_str(),
+        "message": error.message(),
+        "code": error.code(),
+        "detail": error.detail(),
+        "hint": error.hint(),
+        "constraint": error.constraint(),
+        "position": error.position(),
     })
 }
 
@@ -250,7 +250,9 @@ pub(crate) fn hold(ctx: &Context, args: Hold) -> Result<u64, Failure> {
     while let Err(error) = db::execute("insert into inside (execution) values ($1)", params![ctx.id()]) {
         wait_if_busy(error, pause)?;
     }
-    for looked in 1.. {
+    let mut looked = 0;
+    loop {
+        looked += 1;
         match db::query("select released from gate where id = $1", params![&args.gate]) {
             Ok(rows) => {
                 if let Some(row) = rows.first()
@@ -263,11 +265,10 @@ pub(crate) fn hold(ctx: &Context, args: Hold) -> Result<u64, Failure> {
             Err(error) => wait_if_busy(error, pause)?,
         }
     }
-    unreachable!("a u64 does not run out")
 }
 
 fn wait_if_busy(error: Error, pause: Duration) -> Result<(), Failure> {
-    if !matches!(error.kind, ErrorKind::Busy | ErrorKind::Conflict) {
+    if !matches!(error.kind(), ErrorKind::Busy | ErrorKind::Conflict) {
         return Err(error.into());
     }
     thread::sleep(pause);
