@@ -161,6 +161,13 @@ impl Config {
         Self { path: path.to_owned(), host, store, databases, plugins, jobs, places }
     }
 
+    /// Bytes: no execution has more than the plugin with the highest limit.
+    #[must_use]
+    pub fn largest_memory(&self) -> u64 {
+        let limits = self.plugins.values().map(|plugin| plugin.limits.memory);
+        limits.max().unwrap_or(Limits::default().memory)
+    }
+
     /// Where a key of a job stands; the job's header if the key is left out.
     #[must_use]
     pub fn location_of_job(&self, job: &Name, key: JobKey) -> Location {

@@ -41,7 +41,7 @@ pub struct ServeOptions {
 pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
     let signals = Signals::listen()?;
     let databases = Databases::open(&config.databases);
-    let runtime = Runtime::new(config.host.concurrency, largest_memory(&config))?;
+    let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?;
     let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
     let complaints = crate::check::complaints(&config, &plugins, &problems);
     if !complaints.is_empty() {
@@ -69,13 +69,6 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
     store.close().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// No execution has more memory than the plugin with the highest limit.
-#[must_use]
-pub fn largest_memory(config: &Config) -> u64 {
-    const SMALLEST_POOL: u64 = 64 << 20;
-    config.plugins.values().map(|plugin| plugin.limits.memory).max().unwrap_or(0).max(SMALLEST_POOL)
 }
 
 async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {

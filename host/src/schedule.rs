@@ -217,7 +217,9 @@ fn parse_at(text: &str, zone: &TimeZone) -> Result<Timestamp, ScheduleError> {
     let zoned = || text.parse::<jiff::Zoned>().map(|time| time.timestamp());
     let local = || text.parse::<civil::DateTime>()?.to_zoned(zone.clone()).map(|time| time.timestamp());
     let time = text.parse::<Timestamp>().or_else(|_| zoned()).or_else(|_| local());
-    time.map(crate::clock::truncate).map_err(|_| {
+    // The store keeps microseconds.
+    let time = time.and_then(|time| Timestamp::from_microsecond(time.as_microsecond()));
+    time.map_err(|_| {
         ScheduleError::new(
             "at",
             format!(

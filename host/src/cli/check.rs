@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::{CliError, Exit, Global, Report};
 use crate::check::complaints;
 use crate::config::{Config, ConfigErrors};
-use crate::daemon::largest_memory;
 use crate::engine::registry::Registry;
 use crate::interfaces::db::Databases;
 use crate::runtime::Runtime;
@@ -44,7 +43,7 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     };
     let databases = Databases::open(&config.databases);
     let runtime =
-        Runtime::new(1, largest_memory(&config)).map_err(|error| CliError::usage(format!("{error:#}")))?;
+        Runtime::new(1, config.largest_memory()).map_err(|error| CliError::usage(format!("{error:#}")))?;
     let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
     let errors = complaints(&config, &plugins, &problems);
     if !errors.is_empty() {

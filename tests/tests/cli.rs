@@ -1,0 +1,326 @@
+//! What an operator types, and what they are told when it is wrong. No host is needed here
+//! but where a test starts one.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use innkeeper_tests::database::{Engine, TestDatabase};
+use innkeeper_tests::host::{Scene, binary, guest};
+use innkeeper_tests::on_both_engines;
+use serde_json::{Value, json};
+
+const JOBS: &str = r#"
+[jobs.sleep]
+plugin = "probe"
+handler = "sleep"
+args = { ms = 0 }
+
+[jobs.fail]
+plugin = "probe"
+handler = "fail"
+args = { kind = "permanent", message = "no such customer" }
+
+[jobs.nightly]
+plugin = "probe"
+handler = "echo"
+schedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }
+"#;
+
+fn innkeeper(dir: &Path, args: &[&str]) -> Output {
+    Command::new(binary()).current_dir(dir).args(args).stdin(Stdio::null()).output().expect("it starts")
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+/// A file with the probe as its plugin, and `rest`.
+fn configuration(rest: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let text = format!("[plugins.probe]\ncomponent = {:?}\n{rest}", guest("probe"));
+    std::fs::write(dir.path().join("innkeeper.toml"), &text).expect("it can be written");
+    (dir, text)
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_told_with_line_and_column() {
+    let cases = [
+        (
+            "[jobs.a]\nplugin = \"probe\"\nhandler = \"ech\"\n",
+            "innkeeper.toml:5:11: ",
+            "has no handler `ech`; did you mean `echo`?",
+        ),
+        (
+            "[jobs.a]\nplugin = \"probe\"\nhandler = \"sleep\"\nargs = { ms = \"long\" }\n",
+            "innkeeper.toml:6:15: ",
+            "\"long\" is not of type",
+        ),
+        ("[jobs.a]\nplugn = \"probe\"\nhandler = \"echo\"\n", "innkeeper.toml:4:1: ", "did you mean `plugin`?"),
+        (
+            "[jobs.a]\nplugin = \"probe\"\nhandler = \"echo\"\nschedule = { cron = \"61 * * * *\" }\n",
+            "innkeeper.toml:6:21: ",
+            "is not a cron expression",
+        ),
+        ("[store]\nurl = \"${NOT_SET_ANYWHERE}\"\n", "innkeeper.toml:4:7: ", "NOT_SET_ANYWHERE"),
+        (
+            "[jobs.a]\nplugin = \"prob\"\nhandler = \"echo\"\n",
+            "innkeeper.toml:4:10: ",
+            "did you mean `probe`?",
+        ),
+    ];
+    for (rest, place, what) in cases {
+        let (dir, text) = configuration(rest);
+        let output = innkeeper(dir.path(), &["check"]);
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(place) && told.contains(what), "{place} {what} is not in {told}of\n{text}");
+        let output = innkeeper(dir.path(), &["serve"]);
+        assert_eq!(output.status.code(), Some(2), "serve refuses it as well: {}", self::told(&output));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_told_apart_and_what_to_do() {
+    let (dir, _) = configuration("");
+    let core = wat::parse_str("(module)").expect("it is WAT");
+    let empty = wat::parse_str("(component)").expect("it is WAT");
+    for (name, bytes, what) in [
+        ("text.wasm", b"hello".to_vec(), "no WebAssembly"),
+        ("core.wasm", core, "core WebAssembly module"),
+        ("empty.wasm", empty, "does not export `innkeeper:plugin/handlers@0.1.0`"),
+        ("cut.wasm", std::fs::read(guest("probe")).expect("it is there")[..5_000].to_vec(), "not valid"),
+    ] {
+        std::fs::write(dir.path().join(name), bytes).expect("it can be written");
+        let text = format!("[plugins.p]\ncomponent = \"{name}\"\n");
+        std::fs::write(dir.path().join("innkeeper.toml"), text).expect("it can be written");
+        let output = innkeeper(dir.path(), &["check"]);
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("innkeeper.toml:2:13: ") && told.contains(what), "{told}");
+    }
+    std::fs::write(dir.path().join("innkeeper.toml"), "[plugins.p]\ncomponent = \"gone.wasm\"\n").unwrap();
+    let told = told(&innkeeper(dir.path(), &["check"]));
+    assert!(told.contains("there is no file") && told.contains("gone.wasm"), "{told}");
+}
+
+#[test]
+fn init_writes_a_file_that_passes_check_and_never_overwrites_one() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(innkeeper(dir.path(), &["init"]).status.success());
+    let written = std::fs::read_to_string(dir.path().join("innkeeper.toml")).unwrap();
+    assert!(written.contains("[host]") && written.contains("[jobs."), "{written}");
+    let output = innkeeper(dir.path(), &["check"]);
+    assert!(output.status.success(), "{}", told(&output));
+    let again = innkeeper(dir.path(), &["init"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(told(&again).contains("is there already"));
+    assert_eq!(std::fs::read_to_string(dir.path().join("innkeeper.toml")).unwrap(), written);
+}
+
+#[test]
+fn check_prints_one_json_document_also_when_something_is_wrong() {
+    let (dir, _) = configuration("[jobs.a]\nplugin = \"probe\"\nhandler = \"ech\"\n");
+    let output = innkeeper(dir.path(), &["check", "--json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).expect("it is one document");
+    assert_eq!((&document["ok"], &document["errors"][0]["line"]), (&json!(false), &json!(5)));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_exits_with_3_and_shows_no_password() {
+    let (dir, _) = configuration("[store]\nurl = \"postgres://inn:s3cret@127.0.0.1:9/inn\"\n");
+    for command in [["check", ""], ["migrate", ""], ["job", "list"], ["serve", ""]] {
+        let args = command.iter().filter(|arg| !arg.is_empty()).copied().collect::<Vec<_>>();
+        let output = innkeeper(dir.path(), &args);
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {told}");
+        assert!(told.contains("127.0.0.1") && !told.contains("s3cret"), "{args:?}: {told}");
+    }
+}
+
+#[test]
+fn one_sqlite_file_as_both_the_store_and_a_plugins_database_is_refused_also_through_a_link() {
+    for (name, link) in [("innkeeper.db", false), ("link.db", true)] {
+        let (dir, text) = configuration(&format!("[databases.app]\nurl = \"sqlite:{name}\"\n"));
+        let data = dir.path().join("innkeeper-data");
+        std::fs::create_dir(&data).unwrap();
+        if link {
+            std::os::unix::fs::symlink(data.join("innkeeper.db"), data.join(name)).unwrap();
+        }
+        let output = innkeeper(dir.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(2), "{}\n{text}", told(&output));
+        assert!(told(&output).contains("innkeeper.toml:4:7: "), "{}", told(&output));
+    }
+}
+
+#[test]
+fn a_command_that_looks_creates_no_store() {
+    let (dir, _) = configuration(JOBS);
+    let output = innkeeper(dir.path(), &["job", "list"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(told(&output).contains("innkeeper migrate"), "{}", told(&output));
+    assert!(!dir.path().join("innkeeper-data").exists());
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [vec!["jbo"], vec!["job", "run"], vec!["execution", "show", "not-an-id"], vec!["execution", "list", "--state", "odd"]] {
+        let output = innkeeper(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", told(&output));
+    }
+    let output = innkeeper(dir.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("innkeeper init"), "{}", told(&output));
+}
+
+on_both_engines! {
+    async fn jobs_can_be_looked_at_and_run_with_and_without_a_host(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        let host = scene.serve(JOBS).await;
+        let run = scene.innkeeper_json(&["job", "run", "sleep", "--wait"]);
+        assert_eq!((&run["state"], &run["result"]), (&json!("succeeded"), &json!(null)));
+
+        let failed = scene.innkeeper(&["job", "run", "fail", "--wait", "--json"]);
+        assert_eq!(failed.status.code(), Some(1), "a job that did not succeed exits with 1");
+        let document: Value = serde_json::from_slice(&failed.stdout).expect("it is one document");
+        assert_eq!(document["error"], json!({"kind": "permanent", "message": "no such customer"}));
+
+        let wrong = scene.innkeeper(&["job", "run", "sleep", "--args", "{\"ms\": \"long\"}"]);
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(told(&wrong).contains("/ms"), "{}", told(&wrong));
+        let unknown = scene.innkeeper(&["job", "run", "slep"]);
+        assert_eq!(unknown.status.code(), Some(2));
+        assert!(told(&unknown).contains("did you mean `sleep`?"), "{}", told(&unknown));
+
+        let plugins = scene.innkeeper_json(&["plugin", "list"]);
+        assert_eq!(plugins["plugins"][0]["hosts"], json!(["inn-1"]));
+        assert!(plugins["plugins"][0]["handlers"].as_array().is_some_and(|handlers| handlers.len() > 5));
+        host.stop().await;
+
+        // Without a host everything can still be looked at, and enqueued.
+        let jobs = scene.innkeeper_json(&["job", "list"]);
+        let names = jobs["jobs"].as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(names, ["fail", "nightly", "sleep"]);
+        let next = scene.innkeeper_json(&["job", "next", "nightly", "-n", "3"]);
+        assert_eq!(next["fires"].as_array().map(Vec::len), Some(3));
+        assert!(next["fires"][0]["local"].as_str().unwrap().contains("T02:30:00"), "{next}");
+        let queued = scene.innkeeper_json(&["job", "run", "sleep"]);
+        assert_eq!(queued["state"], "queued");
+        let waiting = scene.innkeeper(&["job", "run", "sleep", "--wait"]);
+        assert_eq!(waiting.status.code(), Some(3), "{}", told(&waiting));
+        assert!(told(&waiting).contains("no live host"), "{}", told(&waiting));
+        assert!(scene.innkeeper_json(&["job", "show", "nightly"])["next_fire_at"].is_string());
+    }
+
+    async fn migrate_brings_a_new_store_up_to_date_and_serve_can_be_told_not_to(engine: Engine) {
+        let database = TestDatabase::empty(engine).await;
+        let dir = tempfile::tempdir().unwrap();
+        let url = match database.url() {
+            innkeeper::database_url::DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+            innkeeper::database_url::DatabaseUrl::Postgres(url) => url,
+        };
+        std::fs::write(dir.path().join("innkeeper.toml"), format!("[store]\nurl = {url:?}\n")).unwrap();
+        let refused = innkeeper(dir.path(), &["serve", "--no-migrate"]);
+        assert_eq!(refused.status.code(), Some(3), "{}", told(&refused));
+        assert!(told(&refused).contains("innkeeper migrate"), "{}", told(&refused));
+        let migrated = innkeeper(dir.path(), &["migrate", "--json"]);
+        let document: Value = serde_json::from_slice(&migrated.stdout).expect("it is one document");
+        assert_eq!(document["applied"][0], "0001_store");
+        let again = innkeeper(dir.path(), &["migrate", "--json"]);
+        let document: Value = serde_json::from_slice(&again.stdout).expect("it is one document");
+        assert_eq!(document["applied"], json!([]));
+    }
+
+    async fn a_handler_enqueues_what_its_plugin_was_granted_and_nothing_else(engine: Engine) {
+        let jobs = format!("{JOBS}\n[jobs.enqueue]\nplugin = \"probe\"\nhandler = \"enqueue\"\nargs = {{ job = \"sleep\" }}\n");
+        let scene = Scene::new(engine).await.with("plugins.probe", "jobs = [\"sleep\"]");
+        let host = scene.serve(&jobs).await;
+        let store = scene.open_store().await;
+        let enqueue = async |args: Value| {
+            let id = scene.run("enqueue", &args);
+            scene.wait_for_end(&store, id).await.result.expect("it returns what it was told")
+        };
+        let granted = enqueue(json!({"job": "sleep", "args": {"ms": 1}})).await;
+        let id = granted["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{granted}"));
+        let record = scene.wait_for_end(&store, id).await;
+        assert_eq!((record.args, record.triggered_by), (json!({"ms": 1}), innkeeper::execution::Trigger::Handler));
+
+        let denied = enqueue(json!({"job": "nightly"})).await;
+        assert_eq!(denied["error"]["kind"], "denied");
+        assert!(denied["error"]["message"].as_str().unwrap().contains("jobs = [\"nightly\"]"), "{denied}");
+        let invalid = enqueue(json!({"job": "sleep", "args": {"ms": -1}})).await;
+        assert_eq!(invalid["error"]["kind"], "invalid-args");
+
+        let later = 4_102_444_800_000_u64;
+        let first = enqueue(json!({"job": "sleep", "run_at_ms": later, "unique_key": "k"})).await;
+        let second = enqueue(json!({"job": "sleep", "unique_key": "k"})).await;
+        assert_eq!(first["id"], second["id"], "at most one unfinished execution has the key");
+        let id = first["id"].as_str().and_then(|id| id.parse().ok()).unwrap();
+        let record = store.execution(id).await.unwrap().expect("it is there");
+        assert_eq!(record.state, innkeeper::execution::State::Scheduled);
+        host.stop().await;
+    }
+
+    async fn what_a_handler_says_of_its_work_is_on_record(engine: Engine) {
+        let jobs = r#"
+            [jobs.config]
+            plugin = "probe"
+            handler = "config"
+
+            [jobs.checkpoint]
+            plugin = "probe"
+            handler = "checkpoint"
+            args = { state = { page = 7 }, fail_until = 2 }
+            retry = { max_attempts = 2, initial = "5ms", maximum = "5ms" }
+
+            [jobs.progress]
+            plugin = "probe"
+            handler = "progress"
+            args = { steps = [{ done = 3, total = 10, message = "rows" }] }
+
+            [jobs.print]
+            plugin = "probe"
+            handler = "print"
+            args = { stdout = "one\ntwo", stderr = "oops\n" }
+
+            [jobs.panic]
+            plugin = "probe"
+            handler = "panic"
+            args = { message = "boom" }
+            retry = { max_attempts = 1 }
+
+            [jobs.allocate]
+            plugin = "probe"
+            handler = "allocate"
+            args = { mib = 100 }
+            retry = { max_attempts = 1 }
+        "#;
+        let scene = Scene::new(engine)
+            .await
+            .with("plugins.probe", "config = { table = \"sessions\", batch = { size = 10, on = true } }\nlimits = { memory = \"32 MiB\" }");
+        let host = scene.serve(jobs).await;
+        let run = |job: &str| -> Value {
+            let output = scene.innkeeper(&["job", "run", job, "--wait", "--json"]);
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)))
+        };
+        assert_eq!(run("config")["result"], json!({"table": "sessions", "batch.size": "10", "batch.on": "true"}));
+        assert_eq!(run("checkpoint")["result"], json!({"page": 7}), "an attempt begins with the checkpoint of the last");
+        let progress = &run("progress")["progress"];
+        assert_eq!((&progress["done"], &progress["total"], &progress["message"]), (&json!(3), &json!(10), &json!("rows")));
+
+        let printed = run("print");
+        let logs = scene.innkeeper_json(&["execution", "logs", printed["id"].as_str().unwrap()]);
+        let mut lines = logs["logs"].as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap()).collect::<Vec<_>>();
+        lines.sort_unstable();
+        assert_eq!(lines, ["one", "oops", "two"]);
+
+        let panicked = run("panic");
+        assert_eq!(panicked["error"]["kind"], "trap");
+        assert!(panicked["error"]["message"].as_str().unwrap().contains("boom"), "{panicked}");
+        let exhausted = run("allocate");
+        assert_eq!(exhausted["error"]["kind"], "memory");
+        assert!(exhausted["error"]["message"].as_str().unwrap().contains("32.0 MiB"), "{exhausted}");
+        host.stop().await;
+    }
+}
