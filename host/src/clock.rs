@@ -9,7 +9,13 @@ use jiff::Timestamp;
 pub fn now() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let now = Timestamp::now();
-    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    truncate(now)
+}
+
+/// Cuts a time to microseconds.
+#[must_use]
+pub fn truncate(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
 /// Time that has passed since some fixed moment, suspension of the machine included
