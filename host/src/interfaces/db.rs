@@ -20,19 +20,22 @@
 //! - A parameter takes the type that the database infers for it, and every value arrives
 //!   exactly, or as an error that names the column ([`postgres`], [`sqlite`]).
 
+mod civil;
+mod connection;
 mod error;
 pub mod pool;
 mod postgres;
 pub mod session;
 mod sqlite;
 mod statement;
+mod transaction;
 
 use std::sync::Arc;
 
 use wasmtime::Result as Trappable;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
-pub use self::pool::{Database, Databases};
+pub use self::pool::{Connections, Database, Databases};
 pub use self::session::{Ended, Grants, Session};
 use super::bindings::innkeeper::plugin::db;
 pub use super::bindings::innkeeper::plugin::db::{

@@ -1,6 +1,9 @@
 //! What a guest is told when something goes wrong, the same on both engines.
 
-use super::{Error, ErrorKind};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition, PgSeverity};
+
+use super::{Error, ErrorKind, Value, civil};
 
 /// An error of the host's own: no code of a database, only words.
 pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -12,5 +15,180 @@ pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         hint: None,
         constraint: None,
         position: None,
+    }
+}
+
+/// The answer to every call after the end of its execution.
+pub(super) fn execution_ended() -> Error {
+    new(ErrorKind::Closed, "the execution has ended, and every transaction with it")
+}
+
+/// # Errors
+/// `statement`, where a statement is given more or fewer parameters than it has.
+pub(super) fn require_parameters(expected: usize, given: usize) -> Result<(), Error> {
+    if expected == given {
+        return Ok(());
+    }
+    let parameters = if expected == 1 { "parameter" } else { "parameters" };
+    let were = if given == 1 { "was" } else { "were" };
+    let message = format!("the statement has {expected} {parameters}, and {given} {were} given");
+    Err(new(ErrorKind::Statement, message))
+}
+
+/// A statement that did not succeed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What the guest is told.
+    pub(super) error: Error,
+    /// The connection is lost, or in a state that nobody knows: it must not be used again.
+    pub(super) broken: bool,
+    /// The statement was prepared before its tables changed, and did nothing. It has been
+    /// forgotten, so that running it again in a fresh transaction prepares it anew.
+    pub(super) stale: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, broken: false, stale: false }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        let sqlx::Error::Database(database) = &error else {
+            let message = format!("the connection to the database was lost: {error}");
+            return Self { error: new(ErrorKind::Connection, message), broken: true, stale: false };
+        };
+        match database.try_downcast_ref::<PgDatabaseError>() {
+            Some(error) => Self {
+                error: postgres(error),
+                broken: !matches!(error.severity(), PgSeverity::Error),
+                stale: false,
+            },
+            None => sqlite_error(database.as_ref()).into(),
+        }
+    }
+}
+
+fn postgres(error: &PgDatabaseError) -> Error {
+    Error {
+        kind: postgres_kind(error.code()),
+        message: error.message().to_owned(),
+        code: Some(error.code().to_owned()),
+        detail: error.detail().map(str::to_owned),
+        hint: error.hint().map(str::to_owned),
+        constraint: error.constraint().map(str::to_owned),
+        position: error.position().and_then(|position| match position {
+            PgErrorPosition::Original(at) => u32::try_from(at).ok(),
+            PgErrorPosition::Internal { .. } => None,
+        }),
+    }
+}
+
+/// PostgreSQL's Appendix A, "Error Codes".
+fn postgres_kind(code: &str) -> ErrorKind {
+    match code {
+        "23505" => ErrorKind::UniqueViolation,
+        "23503" | "23001" => ErrorKind::ForeignKeyViolation,
+        "23502" => ErrorKind::NotNullViolation,
+        "23514" => ErrorKind::CheckViolation,
+        "23P01" => ErrorKind::ExclusionViolation,
+        "40001" | "40P01" => ErrorKind::Conflict,
+        "57014" | "55P03" | "25P03" | "25P04" | "57P05" => ErrorKind::Timeout,
+        "42501" => ErrorKind::Denied,
+        "53300" => ErrorKind::Busy,
+        "40003" | "57P01" | "57P02" | "57P03" | "57P04" => ErrorKind::Connection,
+        _ => match code.get(..2).unwrap_or_default() {
+            "08" | "28" => ErrorKind::Connection,
+            "53" | "58" | "XX" | "F0" => ErrorKind::Other,
+            _ => ErrorKind::Statement,
+        },
+    }
+}
+
+/// True for the answer to a prepared statement whose tables have changed since.
+pub(super) fn is_stale_statement(error: &sqlx::Error) -> bool {
+    // The code is that of every missing feature, and the message may be in another language;
+    // the function of the server's source that reports it is stable.
+    error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()).is_some_and(
+        |error| {
+            error.code() == "0A000" && error.routine().is_some_and(|name| name == "RevalidateCachedQuery")
+        },
+    )
+}
+
+fn sqlite_error(error: &dyn DatabaseError) -> Error {
+    let code = error.code().and_then(|code| code.parse().ok()).unwrap_or(libsqlite3_sys::SQLITE_ERROR);
+    sqlite(code, error.message())
+}
+
+/// An error of SQLite by its extended result code.
+pub(super) fn sqlite(code: i32, message: &str) -> Error {
+    let constraint = message.split_once("constraint failed: ").map(|(_, name)| name.to_owned());
+    Error {
+        code: Some(code.to_string()),
+        constraint: constraint.filter(|_| code & 0xff == libsqlite3_sys::SQLITE_CONSTRAINT),
+        ..new(sqlite_kind(code), message)
+    }
+}
+
+/// <https://sqlite.org/rescode.html>
+fn sqlite_kind(code: i32) -> ErrorKind {
+    use libsqlite3_sys as codes;
+    match code {
+        codes::SQLITE_CONSTRAINT_UNIQUE
+        | codes::SQLITE_CONSTRAINT_PRIMARYKEY
+        | codes::SQLITE_CONSTRAINT_ROWID => ErrorKind::UniqueViolation,
+        codes::SQLITE_CONSTRAINT_FOREIGNKEY => ErrorKind::ForeignKeyViolation,
+        codes::SQLITE_CONSTRAINT_NOTNULL => ErrorKind::NotNullViolation,
+        codes::SQLITE_CONSTRAINT_CHECK => ErrorKind::CheckViolation,
+        // The low byte is the primary code of an extended one.
+        _ => match code & 0xff {
+            codes::SQLITE_BUSY | codes::SQLITE_LOCKED => ErrorKind::Conflict,
+            codes::SQLITE_INTERRUPT => ErrorKind::Timeout,
+            codes::SQLITE_AUTH => ErrorKind::Denied,
+            codes::SQLITE_IOERR
+            | codes::SQLITE_CORRUPT
+            | codes::SQLITE_FULL
+            | codes::SQLITE_CANTOPEN
+            | codes::SQLITE_NOTADB
+            | codes::SQLITE_NOMEM
+            | codes::SQLITE_PERM
+            | codes::SQLITE_PROTOCOL
+            | codes::SQLITE_INTERNAL
+            | codes::SQLITE_MISUSE => ErrorKind::Other,
+            _ => ErrorKind::Statement,
+        },
+    }
+}
+
+/// True where another connection holds a lock of SQLite, so that waiting may help.
+pub(super) fn is_sqlite_busy(error: &Error) -> bool {
+    error
+        .code
+        .as_deref()
+        .and_then(|code| code.parse::<i32>().ok())
+        .is_some_and(|code| code & 0xff == libsqlite3_sys::SQLITE_BUSY)
+}
+
+/// The value in words, for an error. Texts may be secrets and are not shown.
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Boolean(value) => format!("the boolean {value}"),
+        Value::Integer(value) => format!("the integer {value}"),
+        Value::Float(value) => format!("the float {value}"),
+        Value::Decimal(_) => "this decimal".to_owned(),
+        Value::Text(_) => "this text".to_owned(),
+        Value::Bytes(_) => "bytes".to_owned(),
+        Value::Date(days) => format!("the date {}", civil::date_text((*days).into())),
+        Value::Time(micros) => format!("the time {}", civil::time_text(*micros)),
+        Value::Timestamp(micros) => {
+            format!("the timestamp {} (without a time zone)", civil::timestamp_text(*micros, ""))
+        }
+        Value::Instant(micros) => format!("the instant {}", civil::timestamp_text(*micros, "Z")),
+        Value::Uuid(_) => "this uuid".to_owned(),
+        Value::Json(_) => "JSON".to_owned(),
+        Value::Other(_) => "this text of another type".to_owned(),
     }
 }

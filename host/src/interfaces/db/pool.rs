@@ -1,28 +1,81 @@
-//! The plugins' databases: a pool for each, apart from the store's.
+//! The plugins' databases: a pool of connections for each, apart from the store's.
+//!
+//! One bound holds over all plugins of a database. Within it a connection stays with the
+//! plugin that opened it: prepared statements, temporary tables and settings never pass from
+//! one plugin to another. When the bound is reached, the idle connection that was used longest
+//! ago is closed for a plugin that has none.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::{Canceller, Connection};
+use super::error::Failure;
+use super::postgres::{self, Control};
+use super::session::Caller;
+use super::sqlite::{self, Writers};
+use super::statement::Dialect;
+use super::{Error, ErrorKind, Grants, error};
 use crate::config::{DatabaseConfig, PluginConfig};
+use crate::database_url::DatabaseUrl;
 use crate::job::Name;
-
-use super::Grants;
 
 /// Every `[databases.NAME]` of the configuration.
 #[derive(Debug)]
 pub struct Databases(BTreeMap<Name, Arc<Database>>);
 
 /// One database that plugins may be granted, and its connections.
-#[derive(Debug)]
 pub struct Database {
     name: Name,
+    url: DatabaseUrl,
+    engine: Engine,
+    max_connections: usize,
+    acquire_timeout: Duration,
+    /// One permit for each connection that may be in use.
+    permits: Arc<Semaphore>,
+    pool: Mutex<Pool>,
+}
+
+/// How many connections of a database are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// The bound.
+    pub max: usize,
+    /// In use by an execution.
+    pub in_use: usize,
+    /// Open and waiting for the plugin that opened them.
+    pub idle: usize,
+}
+
+enum Engine {
+    Postgres(Arc<Control>),
+    Sqlite(Arc<Writers>),
+}
+
+#[derive(Default)]
+struct Pool {
+    /// In the order in which they were given back.
+    idle: Vec<(Name, Connection)>,
+    /// Who uses a connection, by a number that is never used again. In use and idle together
+    /// never exceed the bound; a connection that is being closed counts as the one that will
+    /// take its place.
+    in_use: BTreeMap<u64, Arc<Caller>>,
+    next: u64,
+    closed: bool,
 }
 
 impl Databases {
     /// Takes the databases of the configuration. Nothing is connected to until it is needed.
     #[must_use]
     pub fn open(databases: &BTreeMap<Name, DatabaseConfig>) -> Self {
-        Self(databases.keys().map(|name| (name.clone(), Arc::new(Database { name: name.clone() }))).collect())
+        let open = |(name, config): (&Name, &DatabaseConfig)| {
+            (name.clone(), Arc::new(Database::new(name.clone(), config)))
+        };
+        Self(databases.iter().map(open).collect())
     }
 
     /// A database by its name in the configuration.
@@ -39,33 +92,286 @@ impl Databases {
     /// What the configuration grants a plugin.
     #[must_use]
     pub fn grants(&self, plugin: &Name, config: &PluginConfig) -> Grants {
+        let granted = |name: &Name| Some((name.clone(), Arc::clone(self.get(name)?)));
         Grants {
             plugin: plugin.clone(),
-            databases: config
-                .databases
-                .iter()
-                .filter_map(|name| Some((name.clone(), Arc::clone(self.get(name)?))))
-                .collect(),
+            databases: config.databases.iter().filter_map(granted).collect(),
             default: config.default_database.clone(),
         }
     }
 
     /// Closes every idle connection. Those in use are closed when they are given back.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        for database in self.iter() {
+            database.close().await;
+        }
+    }
 }
 
 impl Database {
+    /// A database that nothing has connected to yet.
+    #[must_use]
+    pub fn new(name: Name, config: &DatabaseConfig) -> Self {
+        let engine = match &config.url {
+            DatabaseUrl::Postgres(url) => Engine::Postgres(Arc::new(Control::new(url.clone()))),
+            DatabaseUrl::Sqlite(_) => Engine::Sqlite(Writers::new()),
+        };
+        let max_connections = usize::try_from(config.max_connections.max(1)).unwrap_or(1);
+        Self {
+            name,
+            url: config.url.clone(),
+            engine,
+            max_connections,
+            acquire_timeout: config.acquire_timeout,
+            permits: Arc::new(Semaphore::new(max_connections)),
+            pool: Mutex::default(),
+        }
+    }
+
     /// Its name in the configuration.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Connects once, to see whether it can be reached, and closes the connection.
+    /// How many of its connections are open at this moment.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let pool = self.pool();
+        Connections { max: self.max_connections, in_use: pool.in_use.len(), idle: pool.idle.len() }
+    }
+
+    /// Connects once, to see whether it can be reached, and closes the connection. A SQLite
+    /// file that does not exist is not made.
     ///
     /// # Errors
     /// Why it cannot be reached, in words for the operator, without the password.
     pub async fn check(&self) -> Result<(), String> {
+        if let DatabaseUrl::Sqlite(path) = &self.url
+            && !path.exists()
+        {
+            let nearest = path.ancestors().skip(1).find(|folder| folder.exists());
+            return match nearest {
+                Some(folder) if !folder.is_dir() => Err(format!(
+                    "database `{}` cannot be made: {} is not a folder",
+                    self.name,
+                    folder.display()
+                )),
+                _ => Ok(()),
+            };
+        }
+        let connection = self.connect("check", Instant::now() + self.acquire_timeout).await;
+        let connection = connection.map_err(|failure| failure.error.message)?;
+        connection.close().await;
         Ok(())
+    }
+
+    async fn close(&self) {
+        let idle = {
+            let mut pool = self.pool();
+            pool.closed = true;
+            std::mem::take(&mut pool.idle)
+        };
+        self.permits.close();
+        for (_, connection) in idle {
+            connection.close().await;
+        }
+        if let Engine::Postgres(control) = &self.engine {
+            control.close().await;
+        }
+    }
+
+    /// The lexical rules of its statements.
+    pub(super) fn dialect(&self) -> Dialect {
+        match self.engine {
+            Engine::Postgres(_) => Dialect::Postgres,
+            Engine::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// Takes a connection for an execution, and waits for one as long as the configuration
+    /// allows.
+    pub(super) async fn acquire(self: &Arc<Self>, caller: &Arc<Caller>) -> Result<Lease, Failure> {
+        let until = Instant::now() + self.acquire_timeout;
+        let permit = tokio::select! {
+            biased;
+            () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
+            permit = timeout_at(until, Arc::clone(&self.permits).acquire_owned()) => permit,
+        };
+        let permit = match permit {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_closed)) => {
+                return Err(error::new(ErrorKind::Connection, "the host is shutting down").into());
+            }
+            Err(_elapsed) => return Err(self.busy().into()),
+        };
+        let (slot, found, evicted) = self.take(permit, caller);
+        if let Some(connection) = found {
+            return Ok(Lease { connection: Some(connection), slot, reused: true });
+        }
+        if let Some(evicted) = evicted {
+            evicted.close().await;
+        }
+        let connection = tokio::select! {
+            biased;
+            () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
+            connection = self.connect(caller.plugin.as_str(), until) => connection?,
+        };
+        Ok(Lease { connection: Some(connection), slot, reused: false })
+    }
+
+    /// The plugin's idle connection that was used last; else the connection that must be
+    /// closed before another one is opened, if the bound is reached.
+    fn take(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        caller: &Arc<Caller>,
+    ) -> (Slot, Option<Connection>, Option<Connection>) {
+        let mut pool = self.pool();
+        pool.next += 1;
+        let id = pool.next;
+        pool.in_use.insert(id, Arc::clone(caller));
+        let slot = Slot { database: Arc::clone(self), id, _permit: permit };
+        if let Some(at) = pool.idle.iter().rposition(|(plugin, _)| *plugin == caller.plugin) {
+            return (slot, Some(pool.idle.remove(at).1), None);
+        }
+        let full = pool.in_use.len() + pool.idle.len() > self.max_connections && !pool.idle.is_empty();
+        let evicted = full.then(|| pool.idle.remove(0).1);
+        (slot, None, evicted)
+    }
+
+    async fn connect(&self, plugin: &str, until: Instant) -> Result<Connection, Failure> {
+        let connecting = async {
+            match (&self.url, &self.engine) {
+                (DatabaseUrl::Postgres(url), _) => {
+                    postgres::connect(url, plugin).await.map(Connection::Postgres)
+                }
+                (DatabaseUrl::Sqlite(path), Engine::Sqlite(writers)) => {
+                    sqlite::connect(path, writers, self.acquire_timeout).await.map(Connection::Sqlite)
+                }
+                (DatabaseUrl::Sqlite(_), Engine::Postgres(_)) => {
+                    unreachable!("the engine is chosen by the URL when the database is made")
+                }
+            }
+        };
+        // Waiting for a free connection may have used up the time.
+        let until = until.max(Instant::now() + Duration::from_secs(1));
+        let why = match timeout_at(until, connecting).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(failure)) => failure.error,
+            Err(_elapsed) => error::new(ErrorKind::Connection, "it does not answer"),
+        };
+        let message = format!("database `{}` ({}) cannot be opened: {}", self.name, self.url, why.message);
+        let kind = if why.kind == ErrorKind::Busy { ErrorKind::Busy } else { ErrorKind::Connection };
+        Err(Error { kind, message, ..why }.into())
+    }
+
+    /// No connection came free in time: who has them.
+    fn busy(&self) -> Error {
+        let mut users: BTreeMap<Name, Vec<String>> = BTreeMap::new();
+        let in_use = {
+            let pool = self.pool();
+            for caller in pool.in_use.values() {
+                users.entry(caller.plugin.clone()).or_default().push(caller.owner.clone());
+            }
+            pool.in_use.len()
+        };
+        let plugin = |(plugin, owners): (&Name, &Vec<String>)| {
+            let named = owners.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+            let more =
+                if owners.len() > 3 { format!("; and {} more", owners.len() - 3) } else { String::new() };
+            format!("{} by plugin `{plugin}` ({named}{more})", owners.len())
+        };
+        let message = format!(
+            "no connection to database `{}` came free within {:?}: {in_use} of {} are in use, {}",
+            self.name,
+            self.acquire_timeout,
+            self.max_connections,
+            users.iter().map(plugin).collect::<Vec<_>>().join(", ")
+        );
+        let hint =
+            format!("raise `max_connections` of `[databases.{}]`, or hold transactions shorter", self.name);
+        Error { hint: Some(hint), ..error::new(ErrorKind::Busy, message) }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // No code that can panic runs under the lock.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A connection in use. Dropped without a word, it is closed, and never used again.
+pub(super) struct Lease {
+    connection: Option<Connection>,
+    /// It had been used before and may have died since.
+    pub(super) reused: bool,
+    slot: Slot,
+}
+
+/// One of the connections that may be in use.
+struct Slot {
+    database: Arc<Database>,
+    id: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    pub(super) fn dialect(&self) -> Dialect {
+        self.slot.database.dialect()
+    }
+
+    /// The connection, and what stops a statement on it.
+    pub(super) fn connection(&mut self) -> Result<(&mut Connection, Canceller), Error> {
+        let connection = self.connection.as_mut();
+        let connection =
+            connection.ok_or_else(|| error::new(ErrorKind::Closed, "the connection is closed"))?;
+        let canceller = match (&*connection, &self.slot.database.engine) {
+            (Connection::Postgres(connection), Engine::Postgres(control)) => {
+                Canceller::Postgres(Arc::clone(control), connection.pid)
+            }
+            (Connection::Sqlite(connection), _) => Canceller::Sqlite(Arc::clone(&connection.cancel)),
+            (Connection::Postgres(_), Engine::Sqlite(_)) => {
+                unreachable!("the engine is chosen by the URL when the database is made")
+            }
+        };
+        Ok((connection, canceller))
+    }
+
+    /// Gives the connection back, for the same plugin's next use. It has no transaction open.
+    pub(super) async fn release(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let closed = {
+            let mut pool = self.slot.database.pool();
+            if pool.closed {
+                Some(connection)
+            } else {
+                if let Some(caller) = pool.in_use.remove(&self.slot.id) {
+                    pool.idle.push((caller.plugin.clone(), connection));
+                }
+                None
+            }
+        };
+        if let Some(connection) = closed {
+            connection.close().await;
+        }
+    }
+
+    /// Closes the connection, which is not fit to be used again.
+    pub(super) async fn close(mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.database.pool().in_use.remove(&self.id);
     }
 }

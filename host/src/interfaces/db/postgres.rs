@@ -1,1 +1,285 @@
-//! .
+//! A connection to PostgreSQL.
+//!
+//! Statements go through the extended protocol, which takes one statement at a time, prepared
+//! without parameter types: each parameter takes the type that the server infers for it, and
+//! is written as that type ([`values`]). sqlx keeps prepared statements by their text.
+
+mod numeric;
+mod values;
+
+use std::str::FromStr;
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Either, Encode,
+    Executor as _, PgConnection, Postgres, Row as _, SqlSafeStr as _, Statement as _, Type, ValueRef as _,
+};
+
+use super::connection::{Output, Want};
+use super::error::Failure;
+use super::statement::Statement;
+use super::{Column, Error, ErrorKind, Isolation, RowSet, Value, error};
+
+/// One connection, and the server process behind it.
+pub(super) struct Connection {
+    inner: PgConnection,
+    /// What `pg_cancel_backend` takes.
+    pub(super) pid: i32,
+    /// The transaction may have changed what cached statements mean.
+    schema_changed: bool,
+}
+
+/// Connects on behalf of a plugin.
+pub(super) async fn connect(url: &str, plugin: &str) -> Result<Connection, Failure> {
+    let mut inner = open(url, &format!("innkeeper plugin {plugin}")).await?;
+    let pid = sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(&mut inner).await?;
+    Ok(Connection { inner, pid, schema_changed: false })
+}
+
+async fn open(url: &str, name: &str) -> Result<PgConnection, sqlx::Error> {
+    PgConnectOptions::from_str(url)?.application_name(name).disable_statement_logging().connect().await
+}
+
+impl Connection {
+    /// Begins a transaction: one message.
+    pub(super) async fn begin(
+        &mut self,
+        isolation: Option<Isolation>,
+        read_only: bool,
+    ) -> Result<(), Failure> {
+        let isolation = match isolation {
+            None => "",
+            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+        };
+        let access = if read_only { " READ ONLY" } else { "" };
+        self.schema_changed = false;
+        self.simple(format!("BEGIN{isolation}{access}")).await
+    }
+
+    /// Commits. The savepoint fails, and so does the whole, where the transaction has failed
+    /// or is gone: `COMMIT` alone would answer that all is well.
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        self.simple("SAVEPOINT innkeeper_commit; COMMIT".to_owned()).await?;
+        self.forget_statements().await
+    }
+
+    /// Rolls back. A cancel request that comes too late for its statement may hit this one,
+    /// which is then said again.
+    pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
+        for _ in 0..3 {
+            match self.simple("ROLLBACK".to_owned()).await {
+                Err(failure) if failure.error.code.as_deref() == Some("57014") => {}
+                Err(failure) => return Err(failure),
+                Ok(()) => return self.forget_statements().await,
+            }
+        }
+        let message = "the rollback was cancelled again and again";
+        Err(Failure { error: error::new(ErrorKind::Connection, message), broken: true, stale: false })
+    }
+
+    /// Tells the server that this is the end, and hangs up.
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        Ok(self.inner.close().await?)
+    }
+
+    /// Runs one statement.
+    pub(super) async fn run(
+        &mut self,
+        sql: &str,
+        what: Statement,
+        params: &[Value],
+        want: Want,
+    ) -> Result<Output, Failure> {
+        self.schema_changed |= what.changes_schema;
+        let mut statement = self.prepare(sql).await?;
+        let arguments = match encode(&statement, params) {
+            // The types may be those of tables that have changed since the statement was kept.
+            Err(error) if error.kind == ErrorKind::Conversion => {
+                self.inner.clear_cached_statements().await?;
+                statement = self.prepare(sql).await?;
+                encode(&statement, params)?
+            }
+            other => other?,
+        };
+        let ran = match want {
+            Want::Rows => {
+                let rows = statement.query_with(arguments).fetch_all(&mut self.inner).await;
+                rows.map(|rows| rows_of(&statement, &rows))
+            }
+            Want::Changes => {
+                let done = statement.query_with(arguments).execute(&mut self.inner).await;
+                let changed = |done: sqlx::postgres::PgQueryResult| {
+                    Ok(Output::Changed(if what.changes_rows { done.rows_affected() } else { 0 }))
+                };
+                done.map(changed)
+            }
+        };
+        match ran {
+            Ok(output) => Ok(output?),
+            Err(error) if error::is_stale_statement(&error) => {
+                self.inner.clear_cached_statements().await?;
+                let message = "the tables of this statement have changed since it was prepared: run it again";
+                let error =
+                    Error { code: Some("0A000".to_owned()), ..error::new(ErrorKind::Conflict, message) };
+                Err(Failure { error, broken: false, stale: true })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn prepare(&mut self, sql: &str) -> Result<PgStatement, sqlx::Error> {
+        self.inner.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await
+    }
+
+    async fn simple(&mut self, sql: String) -> Result<(), Failure> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.inner).await?;
+        Ok(())
+    }
+
+    async fn forget_statements(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.schema_changed) {
+            self.inner.clear_cached_statements().await?;
+        }
+        Ok(())
+    }
+}
+
+fn rows_of(statement: &PgStatement, rows: &[PgRow]) -> Result<Output, Error> {
+    let columns: Vec<Column> = statement
+        .columns()
+        .iter()
+        .map(|column| Column {
+            name: column.name().to_owned(),
+            type_name: values::type_name(column.type_info()),
+        })
+        .collect();
+    let row = |row: &PgRow| {
+        let value = |(index, column): (usize, &Column)| {
+            let lost = |error: &dyn std::fmt::Display| {
+                let message = format!("column `{}` could not be read: {error}", column.name);
+                error::new(ErrorKind::Conversion, message)
+            };
+            let value = row.try_get_raw(index).map_err(|error| lost(&error))?;
+            if value.is_null() {
+                return Ok(Value::Null);
+            }
+            let bytes = value.as_bytes().map_err(|error| lost(&error))?;
+            values::decode(&column.name, bytes, statement.columns()[index].type_info())
+        };
+        columns.iter().enumerate().map(value).collect::<Result<Vec<Value>, Error>>()
+    };
+    let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
+    Ok(Output::Rows(RowSet { columns, rows }))
+}
+
+fn encode(statement: &PgStatement, params: &[Value]) -> Result<PgArguments, Error> {
+    let types = match statement.parameters() {
+        Some(Either::Left(types)) => types,
+        _ => &[],
+    };
+    error::require_parameters(types.len(), params.len())?;
+    let mut arguments = PgArguments::default();
+    for (index, (value, info)) in params.iter().zip(types).enumerate() {
+        let bytes = values::encode(index + 1, value, info)?;
+        let parameter = Parameter { bytes, info: info.clone() };
+        arguments.add(parameter).map_err(|error| {
+            error::new(ErrorKind::Conversion, format!("parameter ${} cannot be sent: {error}", index + 1))
+        })?;
+    }
+    Ok(arguments)
+}
+
+/// A parameter that is in the server's form already.
+struct Parameter {
+    bytes: Option<Vec<u8>>,
+    info: PgTypeInfo,
+}
+
+impl Type<Postgres> for Parameter {
+    /// Never asked for: `produces` says the type of each parameter.
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("unknown")
+    }
+}
+
+impl Encode<'_, Postgres> for Parameter {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Ok(match &self.bytes {
+            None => IsNull::Yes,
+            Some(bytes) => {
+                buffer.extend_from_slice(bytes);
+                IsNull::No
+            }
+        })
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        Some(self.info.clone())
+    }
+
+    fn size_hint(&self) -> usize {
+        self.bytes.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// What stops a server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Its statement ends with an error.
+    Cancel,
+    /// The process ends.
+    Terminate,
+}
+
+/// A connection of the host's own to a plugins' database, only to stop what runs on others.
+/// It does not count toward the pool, since it is needed most when the pool is used up.
+#[derive(Debug)]
+pub(super) struct Control {
+    url: String,
+    connection: tokio::sync::Mutex<Option<PgConnection>>,
+}
+
+impl Control {
+    pub(super) fn new(url: String) -> Self {
+        Self { url, connection: tokio::sync::Mutex::default() }
+    }
+
+    /// Sends the signal, over a connection that is kept for the next time.
+    pub(super) async fn signal(&self, signal: Signal, pid: i32) {
+        let mut kept = self.connection.lock().await;
+        // A connection that was kept may have died since; a fresh one has not.
+        for _ in 0..2 {
+            let connection = match kept.take() {
+                Some(connection) => Ok(connection),
+                None => open(&self.url, "innkeeper control").await,
+            };
+            let outcome = match connection {
+                Err(error) => Err(error),
+                Ok(mut connection) => {
+                    let sql = match signal {
+                        Signal::Cancel => "SELECT pg_catalog.pg_cancel_backend($1)",
+                        Signal::Terminate => "SELECT pg_catalog.pg_terminate_backend($1)",
+                    };
+                    let sent = sqlx::query(sql).bind(pid).execute(&mut connection).await;
+                    sent.map(|_| *kept = Some(connection))
+                }
+            };
+            match outcome {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, pid, ?signal, "could not stop a statement"),
+            }
+        }
+    }
+
+    /// Hangs up.
+    pub(super) async fn close(&self) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            // The server notices a connection that ends without a word just as well.
+            let _closed = connection.close().await;
+        }
+    }
+}

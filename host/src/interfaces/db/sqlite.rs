@@ -1,1 +1,331 @@
-//! .
+//! A connection to a SQLite file.
+//!
+//! SQLite has one writer at a time. A transaction that may write takes the writer's lock when
+//! it begins (`BEGIN IMMEDIATE`), so that it never fails half-way because another one came
+//! first; within this host the writers queue for it in order ([`Writers`]). What only reads
+//! never takes it. Every isolation level is met by SQLite's only one, which is serializable.
+
+mod prepare;
+mod values;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqlSafeStr as _, SqliteConnection,
+    TypeInfo as _, ValueRef as _,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::prepare::Prepared;
+use super::connection::{Output, Want};
+use super::error::Failure;
+use super::statement::Statement;
+use super::{Column, Error, ErrorKind, RowSet, Value, error};
+
+/// How long SQLite itself waits for a lock. It cannot be cancelled in that time, so that the
+/// waiting is done in many short pieces.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How many steps of SQLite's virtual machine pass between two looks at the cancel flag: some
+/// tens of microseconds.
+const STEPS: i32 = 1_000;
+
+/// Whose turn it is to write to one file, among the connections of this host.
+#[derive(Debug)]
+pub(super) struct Writers {
+    turn: Arc<Semaphore>,
+    holder: Mutex<Option<Writer>>,
+}
+
+/// Who has the turn to write.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    /// The session, by a number that no other one has.
+    pub(super) session: u64,
+    /// The same for a person.
+    pub(super) owner: String,
+}
+
+/// The turn. It goes to the next when this is dropped.
+struct Turn {
+    writers: Arc<Writers>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.writers.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// How a transaction of SQLite begins.
+#[derive(Debug)]
+pub(super) enum Access {
+    /// It only reads, and a statement that writes is refused.
+    Read,
+    /// It may write.
+    Write(Writer),
+}
+
+/// One connection. It has a thread of its own, which sqlx runs.
+pub(super) struct Connection {
+    inner: SqliteConnection,
+    writers: Arc<Writers>,
+    turn: Option<Turn>,
+    read_only: bool,
+    /// Makes the statement that runs fail, and every later one.
+    pub(super) cancel: Arc<AtomicBool>,
+    /// SQLite has rolled back the transaction by itself.
+    gone: Arc<AtomicBool>,
+    /// How long to wait for locks.
+    patience: Duration,
+    /// The statement that was compiled last.
+    prepared: Option<(String, Prepared)>,
+}
+
+impl Writers {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { turn: Arc::new(Semaphore::new(1)), holder: Mutex::default() })
+    }
+
+    fn holder(&self) -> Option<Writer> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn turn(self: &Arc<Self>, writer: &Writer, until: Instant) -> Result<Turn, Error> {
+        if self.holder().is_some_and(|holder| holder.session == writer.session) {
+            let message = "this execution has a transaction open that may write to the same SQLite file, which \
+                           takes one writer at a time: use that transaction, or end it first";
+            return Err(error::new(ErrorKind::Conflict, message));
+        }
+        match timeout_at(until, Arc::clone(&self.turn).acquire_owned()).await {
+            Ok(Ok(permit)) => {
+                *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer.clone());
+                Ok(Turn { writers: Arc::clone(self), _permit: permit })
+            }
+            // The semaphore is never closed, so that only the time can have run out.
+            _ => Err(self.still_busy()),
+        }
+    }
+
+    fn still_busy(&self) -> Error {
+        let who = match self.holder() {
+            Some(holder) => holder.owner,
+            None => "somebody outside of this host".to_owned(),
+        };
+        let message = format!("the writer's turn on this SQLite file did not come in time; {who} has it");
+        let code = Some(libsqlite3_sys::SQLITE_BUSY.to_string());
+        Error { code, ..error::new(ErrorKind::Conflict, message) }
+    }
+}
+
+/// Opens the file, which is made if it is missing.
+pub(super) async fn connect(
+    path: &Path,
+    writers: &Arc<Writers>,
+    patience: Duration,
+) -> Result<Connection, Failure> {
+    if let Some(folder) = path.parent() {
+        tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging();
+    let until = Instant::now() + patience;
+    let mut inner = loop {
+        match options.connect().await.map_err(Failure::from) {
+            Ok(connection) => break connection,
+            // Another connection is just making the file, or changing its journal's mode.
+            Err(failure) if error::is_sqlite_busy(&failure.error) && Instant::now() < until => {}
+            Err(failure) => return Err(failure),
+        }
+    };
+    let (cancel, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let mut handle = inner.lock_handle().await?;
+    let flag = Arc::clone(&cancel);
+    handle.set_progress_handler(STEPS, move || !flag.load(Ordering::Relaxed));
+    let flag = Arc::clone(&gone);
+    handle.set_rollback_hook(move || flag.store(true, Ordering::Relaxed));
+    drop(handle);
+    let writers = Arc::clone(writers);
+    Ok(Connection { inner, writers, turn: None, read_only: false, cancel, gone, patience, prepared: None })
+}
+
+impl Connection {
+    /// Begins the transaction of one statement: one that only reads takes no lock.
+    pub(super) async fn begin_for(
+        &mut self,
+        sql: &str,
+        writer: Writer,
+        closing: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let prepared = self.prepare(sql).await?;
+        let access = if prepared.read_only { Access::Read } else { Access::Write(writer) };
+        self.prepared = Some((sql.to_owned(), prepared));
+        self.begin(access, closing).await
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&mut self, access: Access, closing: &CancellationToken) -> Result<(), Failure> {
+        let begun = match access {
+            Access::Read => {
+                self.read_only = true;
+                self.simple("BEGIN").await
+            }
+            Access::Write(writer) => {
+                self.read_only = false;
+                self.begin_to_write(&writer, closing).await
+            }
+        };
+        self.gone.store(false, Ordering::Relaxed);
+        begun
+    }
+
+    async fn begin_to_write(&mut self, writer: &Writer, closing: &CancellationToken) -> Result<(), Failure> {
+        let until = Instant::now() + self.patience;
+        let writers = Arc::clone(&self.writers);
+        let turn = tokio::select! {
+            () = closing.cancelled() => return Err(error::execution_ended().into()),
+            turn = writers.turn(writer, until) => turn?,
+        };
+        loop {
+            match self.simple("BEGIN IMMEDIATE").await {
+                Ok(()) => break,
+                Err(failure) if !error::is_sqlite_busy(&failure.error) => return Err(failure),
+                Err(_) if closing.is_cancelled() => return Err(error::execution_ended().into()),
+                Err(_) if Instant::now() < until => {}
+                Err(_) => {
+                    drop(turn);
+                    return Err(writers.still_busy().into());
+                }
+            }
+        }
+        self.turn = Some(turn);
+        Ok(())
+    }
+
+    /// Commits. Readers that hold a lock (outside of WAL) are waited for.
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(gone().into());
+        }
+        let until = Instant::now() + self.patience;
+        loop {
+            match self.simple("COMMIT").await {
+                Err(failure) if error::is_sqlite_busy(&failure.error) && Instant::now() < until => {}
+                Err(failure) => return Err(failure),
+                Ok(()) => break,
+            }
+        }
+        self.turn = None;
+        Ok(())
+    }
+
+    /// Rolls back, unless SQLite has done so.
+    pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
+        if !self.gone.load(Ordering::Relaxed) {
+            self.simple("ROLLBACK").await?;
+        }
+        self.turn = None;
+        Ok(())
+    }
+
+    /// Closes the file.
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        Ok(self.inner.close().await?)
+    }
+
+    /// Runs one statement.
+    pub(super) async fn run(
+        &mut self,
+        sql: &str,
+        what: Statement,
+        params: &[Value],
+        want: Want,
+    ) -> Result<Output, Failure> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(gone().into());
+        }
+        let prepared = match self.prepared.take() {
+            Some((text, prepared)) if text == sql => prepared,
+            _ => self.prepare(sql).await?,
+        };
+        if self.read_only && !prepared.read_only {
+            let code = Some(libsqlite3_sys::SQLITE_READONLY.to_string());
+            let message = "the transaction is read-only, and this statement may write";
+            return Err(Error { code, ..error::new(ErrorKind::Statement, message) }.into());
+        }
+        error::require_parameters(prepared.parameters, params.len())?;
+        let arguments = values::encode(params)?;
+        // Compiled anew each time: sqlx keeps the columns of a statement that it caches even
+        // when the tables have changed.
+        let query =
+            sqlx::query_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), arguments).persistent(false);
+        match want {
+            Want::Rows => {
+                let rows = query.fetch_all(&mut self.inner).await?;
+                Ok(Output::Rows(rows_of(prepared, &rows)?))
+            }
+            Want::Changes => {
+                let done = query.execute(&mut self.inner).await?;
+                // Of a statement that changes no rows, SQLite tells the number of the last
+                // one that did.
+                let counts = what.changes_rows && !prepared.read_only;
+                Ok(Output::Changed(if counts { done.rows_affected() } else { 0 }))
+            }
+        }
+    }
+
+    async fn prepare(&mut self, sql: &str) -> Result<Prepared, Failure> {
+        let mut handle = self.inner.lock_handle().await?;
+        Ok(prepare::prepare(&mut handle, sql)?)
+    }
+
+    async fn simple(&mut self, sql: &'static str) -> Result<(), Failure> {
+        sqlx::raw_sql(sql).execute(&mut self.inner).await?;
+        Ok(())
+    }
+}
+
+fn gone() -> Error {
+    error::new(ErrorKind::Closed, "SQLite has rolled the transaction back")
+}
+
+fn rows_of(prepared: Prepared, rows: &[SqliteRow]) -> Result<RowSet, Error> {
+    // The type that a column declares; for an expression, that of its first value.
+    let columns: Vec<Column> = prepared
+        .columns
+        .into_iter()
+        .enumerate()
+        .map(|(index, (name, declared))| {
+            let of_value = || {
+                let value = rows.first().and_then(|row| row.try_get_raw(index).ok());
+                value.filter(|value| !value.is_null()).map(|value| value.type_info().name().to_owned())
+            };
+            let type_name = declared.or_else(of_value).unwrap_or_else(|| "NULL".to_owned());
+            Column { name, type_name }
+        })
+        .collect();
+    let row = |row: &SqliteRow| {
+        let value = |(index, column): (usize, &Column)| {
+            let value = row.try_get_raw(index).map_err(|error| {
+                let message = format!("column `{}` could not be read: {error}", column.name);
+                error::new(ErrorKind::Conversion, message)
+            })?;
+            values::decode(&column.name, value)
+        };
+        columns.iter().enumerate().map(value).collect::<Result<Vec<Value>, Error>>()
+    };
+    let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
+    Ok(RowSet { columns, rows })
+}

@@ -1,0 +1,108 @@
+//! Values to and from SQLite's storage classes.
+//!
+//! A value arrives by the class that it is stored in, whatever type its column declares: a
+//! column `BOOLEAN` holds integers, one `DATETIME` texts or numbers. What SQLite has no class
+//! for is stored as text in one form, chosen so that texts sort as the values do and read as
+//! SQLite's own functions write them:
+//!
+//! - `boolean`: 0 or 1
+//! - `decimal`, `uuid`, `json`, `other`: their text
+//! - `date`: `2024-02-29`
+//! - `time`: `12:34:56`, or `12:34:56.000001` where there is a fraction
+//! - `timestamp`, and `instant` in UTC: `2024-02-29 12:34:56`, with a fraction likewise
+
+use sqlx::sqlite::{SqliteArguments, SqliteValueRef};
+use sqlx::{Arguments as _, Decode, Sqlite, TypeInfo as _, ValueRef as _};
+
+use crate::interfaces::db::{Error, ErrorKind, Value, civil, error};
+
+/// The days from 0000-01-01 to 9999-12-31: beyond, texts would no longer sort, and SQLite's
+/// functions no longer read them.
+const DAYS: std::ops::RangeInclusive<i64> = -719_528..=2_932_896;
+
+/// Every parameter in the class that it is stored in.
+///
+/// # Errors
+/// `conversion`, naming the parameter that SQLite cannot hold as it is.
+pub(super) fn encode(params: &[Value]) -> Result<SqliteArguments, Error> {
+    let mut arguments = SqliteArguments::default();
+    for (index, value) in params.iter().enumerate() {
+        let added = match value {
+            Value::Null => arguments.add(None::<i64>),
+            Value::Boolean(value) => arguments.add(i64::from(*value)),
+            Value::Integer(value) => arguments.add(*value),
+            // SQLite would store NULL.
+            Value::Float(value) if value.is_nan() => {
+                return Err(cannot_take(index, "NaN".to_owned(), "SQLite has no NaN"));
+            }
+            Value::Float(value) => arguments.add(*value),
+            Value::Bytes(bytes) => arguments.add(bytes.clone()),
+            Value::Decimal(text)
+            | Value::Text(text)
+            | Value::Uuid(text)
+            | Value::Json(text)
+            | Value::Other(text) => arguments.add(text.clone()),
+            Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::Instant(_) => {
+                match moment(value) {
+                    Some(text) => arguments.add(text),
+                    None => {
+                        let why = "text can hold the years 0000 to 9999, and times from 00:00:00 to 24:00:00";
+                        return Err(cannot_take(index, error::describe(value), why));
+                    }
+                }
+            }
+        };
+        added.map_err(|error| cannot_take(index, error::describe(value), &error.to_string()))?;
+    }
+    Ok(arguments)
+}
+
+fn cannot_take(index: usize, given: String, why: &str) -> Error {
+    error::new(ErrorKind::Conversion, format!("parameter ${} cannot take {given}: {why}", index + 1))
+}
+
+fn moment(value: &Value) -> Option<String> {
+    const DAY: i64 = 86_400_000_000;
+    match value {
+        Value::Date(days) => {
+            let days = i64::from(*days);
+            DAYS.contains(&days).then(|| iso(&civil::date_text(days)))
+        }
+        Value::Time(micros) => (0..=DAY).contains(micros).then(|| civil::time_text(*micros)),
+        Value::Timestamp(micros) | Value::Instant(micros) => {
+            DAYS.contains(&micros.div_euclid(DAY)).then(|| iso(&civil::timestamp_text(*micros, "")))
+        }
+        _ => None,
+    }
+}
+
+/// ISO 8601 counts a year 0, which PostgreSQL calls 1 BC.
+fn iso(text: &str) -> String {
+    match text.strip_suffix(" BC") {
+        Some(rest) => rest.replacen("0001", "0000", 1),
+        None => text.to_owned(),
+    }
+}
+
+/// Reads a value of a row.
+///
+/// # Errors
+/// `conversion`, naming the column and the cast to write, for a text that is not UTF-8.
+pub(super) fn decode(column: &str, value: SqliteValueRef<'_>) -> Result<Value, Error> {
+    if value.is_null() {
+        return Ok(Value::Null);
+    }
+    let class = value.type_info().name().to_owned();
+    let decoded = match class.as_str() {
+        "INTEGER" => <i64 as Decode<'_, Sqlite>>::decode(value).map(Value::Integer),
+        "REAL" => <f64 as Decode<'_, Sqlite>>::decode(value).map(Value::Float),
+        "TEXT" => <String as Decode<'_, Sqlite>>::decode(value).map(Value::Text),
+        _ => <Vec<u8> as Decode<'_, Sqlite>>::decode(value).map(Value::Bytes),
+    };
+    decoded.map_err(|_| {
+        let message = format!(
+            "column `{column}` holds a text that is not UTF-8: write `CAST({column} AS BLOB)` in the statement"
+        );
+        error::new(ErrorKind::Conversion, message)
+    })
+}
