@@ -34,7 +34,7 @@
 //! /// Deletes sessions that expired more than `retention_days` ago.
 //! #[handler]
 //! fn cleanup_expired_sessions(ctx: &Context, args: Args) -> Result<Report, Failure> {
-//!     let cutoff = ctx.started_at() - Duration::from_secs(86_400) * args.retention_days;
+//!     let cutoff = ctx.started_at() - Duration::from_hours(24) * args.retention_days;
 //!     let deleted = db::execute("DELETE FROM sessions WHERE expires_at < $1", params![cutoff])?;
 //!     log::info!(deleted = deleted; "sessions cleaned up");
 //!     Ok(Report { deleted })
