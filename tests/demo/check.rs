@@ -49,7 +49,6 @@ impl Row for AuditRecord {
 }
 
 /// Rows of one kind of problem: how many, and the first of them.
-#[derive(Default)]
 struct Wrong {
     count: usize,
     first: String,

@@ -89,10 +89,10 @@ fn session(random: &mut Random, id: i64, now: i64) -> Session {
     let length = random.below(48);
     Session {
         id,
-        token: format!("{:016x}{id:08x}", random.next()),
+        token: format!("{:016x}{id:08x}", random.number()),
         tenant,
         user_name,
-        data: (0..length).map(|_| random.next().to_le_bytes()[0]).collect(),
+        data: (0..length).map(|_| random.number().to_le_bytes()[0]).collect(),
         created_at: (now - random.between(401 * DAY, 500 * DAY)) * 1_000_000,
         expires_at: expires_at.map(|at| at * 1_000_000),
     }
@@ -116,7 +116,7 @@ fn audit_record(random: &mut Random, id: i64, now: i64) -> AuditRecord {
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -125,7 +125,7 @@ impl Random {
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.number() % limit
     }
 
     fn between(&mut self, first: i64, last: i64) -> i64 {
@@ -133,7 +133,7 @@ impl Random {
     }
 
     fn one_of<'a>(&mut self, texts: &[&'a str]) -> &'a str {
-        texts[self.next() as usize % texts.len()]
+        texts[self.number() as usize % texts.len()]
     }
 }
 

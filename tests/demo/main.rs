@@ -94,6 +94,7 @@ async fn run(options: &Options) -> Result<ExitCode> {
     describe(&data, now, &folder);
 
     let mut daemon = Daemon::start(&innkeeper, &folder)?;
+    println!("The daemon runs, and its jobs fire every few seconds. Ctrl-C stops it.\n");
     let mut screen = Screen::new();
     let limit = options.once.then(|| Duration::from_secs(options.time_limit));
     let end = tokio::select! {
@@ -172,7 +173,7 @@ fn describe(data: &Data, now: Timestamp, folder: &Folder) {
         data::AUDIT_RETENTION_DAYS
     );
     println!("Configuration:  {}", folder.config().display());
-    println!("Log:            {}\n", folder.log().display());
+    println!("Log:            {}", folder.log().display());
 }
 
 /// How watching ended, where nothing went wrong.

@@ -38,8 +38,8 @@ impl Screen {
             text.push('\n');
         }
         if !progress.is_empty() {
-            text.push_str("\r\x1b[K");
-            text.push_str(&progress);
+            // Without wrapping at the right margin: only the last row could be overwritten.
+            text.push_str(&format!("\r\x1b[K\x1b[?7l{progress}\x1b[?7h"));
         }
         self.unfinished_line = !progress.is_empty();
         // A screen that has gone away is no reason to stop: the records are in the store.
@@ -83,7 +83,7 @@ pub fn table(executions: &[Execution]) -> String {
             execution.state.clone(),
             execution.attempt.to_string(),
             execution.triggered_by.clone(),
-            execution.scheduled_at.map_or(String::new(), |at| time_of_day(at)),
+            execution.scheduled_at.map_or_else(String::new, time_of_day),
             took(execution),
             outcome(execution),
         ]

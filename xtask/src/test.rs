@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Built};
 use crate::postgres::{self, Server, Settings};
@@ -118,7 +118,12 @@ impl<'a> Selection<'a> {
         }
         let ran_some = counts.passed + counts.failed > 0;
         // Listing tests, and the help of the test programs, run none.
-        ensure!(ran_some || !self.args.is_empty(), "no test has a name like {}", self.filters.join(" or "));
+        if !ran_some && self.args.is_empty() {
+            match self.filters[..] {
+                [] => bail!("there was no test to run"),
+                _ => bail!("no test has a name like {}", self.filters.join(" or ")),
+            }
+        }
         Ok(counts)
     }
 }

@@ -105,11 +105,15 @@ impl NoCluster {
 
 impl Drop for NoCluster {
     fn drop(&mut self) {
+        if !self.made {
+            return;
+        }
         // The package's own settings replace ours, as they would be without us.
         let standard = Path::new("/usr/share/postgresql-common/createcluster.conf");
-        if self.made && standard.is_file() {
-            let _ = fs::copy(standard, CLUSTER_SETTINGS);
-        }
+        let _ = match standard.is_file() {
+            true => fs::copy(standard, CLUSTER_SETTINGS).map(|_| ()),
+            false => fs::remove_file(CLUSTER_SETTINGS),
+        };
     }
 }
 
