@@ -74,6 +74,7 @@ pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
 pub use session::{NewSession, SessionId};
 pub use time::StoreClock;
+pub use tracing::Level;
 
 /// The migrations of an engine, in order.
 #[doc(hidden)]

@@ -1,1 +1,4 @@
-//! .
+//! What the tests of the whole workspace share.
+
+pub mod clock;
+pub mod database;

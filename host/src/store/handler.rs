@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tracing::Level;
 use uuid::Uuid;
 
 use super::connection::Store;
@@ -29,7 +30,7 @@ pub struct LogLine {
     /// By the host's clock.
     pub at: Timestamp,
     /// How much it matters.
-    pub level: tracing::Level,
+    pub level: Level,
     /// What it says.
     pub message: String,
     /// A JSON object.
@@ -232,13 +233,13 @@ impl LogRow {
     }
 }
 
-fn level_code(level: tracing::Level) -> &'static str {
+fn level_code(level: Level) -> &'static str {
     match level {
-        tracing::Level::TRACE => "trace",
-        tracing::Level::DEBUG => "debug",
-        tracing::Level::INFO => "info",
-        tracing::Level::WARN => "warn",
-        tracing::Level::ERROR => "error",
+        Level::TRACE => "trace",
+        Level::DEBUG => "debug",
+        Level::INFO => "info",
+        Level::WARN => "warn",
+        Level::ERROR => "error",
     }
 }
 
