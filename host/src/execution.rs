@@ -208,6 +208,9 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// Every level, the least important first.
+    pub const ALL: [Self; 5] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error];
+
     /// The level as it is written in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -230,8 +233,6 @@ pub struct Progress {
     pub total: Option<u64>,
     /// What is being done.
     pub message: Option<String>,
-    /// When the handler said so, by the host's clock.
-    pub at: Timestamp,
 }
 
 /// What COMPLETION records of one attempt.

@@ -59,6 +59,8 @@ mod sqlite;
 mod start;
 mod time;
 
+use crate::database_url::DatabaseUrl;
+
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
@@ -72,13 +74,24 @@ pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
 pub use session::{NewSession, SessionId};
 pub use time::StoreClock;
+pub use tracing::Level;
 
-/// Every statement of both engines by its name, so that a test can prepare each of them.
+/// The migrations of an engine, in order.
 #[doc(hidden)]
 #[must_use]
-pub fn statements(url: &crate::database_url::DatabaseUrl) -> Vec<(&'static str, &'static str)> {
+pub fn migrations(url: &DatabaseUrl) -> &'static [Migration] {
     match url {
-        crate::database_url::DatabaseUrl::Postgres(_) => postgres::statements(),
-        crate::database_url::DatabaseUrl::Sqlite(_) => sqlite::statements(),
+        DatabaseUrl::Postgres(_) => migrate::POSTGRES,
+        DatabaseUrl::Sqlite(_) => migrate::SQLITE,
+    }
+}
+
+/// The statements of an engine by their names, so that a test can have each prepared.
+#[doc(hidden)]
+#[must_use]
+pub fn statements(url: &DatabaseUrl) -> Vec<(&'static str, &'static str)> {
+    match url {
+        DatabaseUrl::Postgres(_) => postgres::statements(),
+        DatabaseUrl::Sqlite(_) => sqlite::statements(),
     }
 }

@@ -6,9 +6,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use innkeeper::database_url::DatabaseUrl;
 use innkeeper::execution::State;
-use innkeeper::store::{ExecutionRecord, OpenMode, Store};
+use innkeeper::store::{ExecutionRecord, Store};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -81,9 +80,9 @@ impl Scene {
              [databases.app]\nurl = {:?}\n{}\n\n[plugins.probe]\ncomponent = {:?}\n{}\n\n\
              [[plugins.probe.databases]]\nname = \"app\"\n\n{jobs}\n",
             section("host"),
-            url(&self.store.url()),
+            self.store.address(),
             section("store"),
-            url(&self.app.url()),
+            self.app.address(),
             section("databases.app"),
             guest("probe"),
             section("plugins.probe"),
@@ -135,7 +134,7 @@ impl Scene {
 
     /// A store of the test's own, to look and to enqueue with.
     pub async fn open_store(&self) -> Store {
-        Store::connect(&self.store.url(), 2, OpenMode::Existing).await.expect("the store is there")
+        self.store.store(2).await
     }
 
     /// Waits until the execution is in one of the states, and returns it.
@@ -264,10 +263,8 @@ pub fn binary() -> PathBuf {
 /// A guest's component, as `cargo xtask test` has built it.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {
-    let folder = std::env::var_os("INNKEEPER_GUESTS").map_or_else(
-        || target().join("wasm32-wasip2/plugin"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("INNKEEPER_GUESTS")
+        .map_or_else(|| target().join("wasm32-wasip2/plugin"), PathBuf::from);
     let path = folder.join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is not there: run `cargo xtask test`, which builds it", path.display());
     path
@@ -283,11 +280,4 @@ fn built(variable: &str, name: &str) -> PathBuf {
 fn target() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its file");
     test.ancestors().nth(3).expect("a test is three folders below the target folder").to_owned()
-}
-
-fn url(url: &DatabaseUrl) -> String {
-    match url {
-        DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
-        DatabaseUrl::Postgres(url) => url.clone(),
-    }
 }

@@ -1,1 +1,28 @@
-//! .
+//! What the tests of the whole workspace share.
+
+pub mod clock;
+pub mod database;
+pub mod host;
+pub mod raw;
+
+/// Makes each of these tests one for SQLite and one for PostgreSQL.
+#[macro_export]
+macro_rules! on_both_engines {
+    ($(async fn $name:ident($engine:ident: $type:ty) $body:block)*) => {
+        $(async fn $name($engine: $type) $body)*
+
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::database::Engine::Sqlite).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::database::Engine::Postgres).await;
+            })*
+        }
+    };
+}

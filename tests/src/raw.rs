@@ -95,8 +95,10 @@ impl Raw {
 
 /// Makes the tables that the probe's `hold` handler needs.
 pub async fn make_gate(app: &mut Raw) {
-    app.execute("create table inside (execution text); create table gate (id text primary key, released boolean)")
-        .await;
+    app.execute(
+        "create table inside (execution text); create table gate (id text primary key, released boolean)",
+    )
+    .await;
 }
 
 /// Lets every handler out that is held at a gate.

@@ -55,7 +55,11 @@ fn what_is_wrong_in_the_file_is_told_with_line_and_column() {
             "innkeeper.toml:6:15: ",
             "\"long\" is not of type",
         ),
-        ("[jobs.a]\nplugn = \"probe\"\nhandler = \"echo\"\n", "innkeeper.toml:4:1: ", "did you mean `plugin`?"),
+        (
+            "[jobs.a]\nplugn = \"probe\"\nhandler = \"echo\"\n",
+            "innkeeper.toml:4:1: ",
+            "did you mean `plugin`?",
+        ),
         (
             "[jobs.a]\nplugin = \"probe\"\nhandler = \"echo\"\nschedule = { cron = \"61 * * * *\" }\n",
             "innkeeper.toml:6:21: ",
@@ -165,7 +169,12 @@ fn a_command_that_looks_creates_no_store() {
 #[test]
 fn usage_errors_exit_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [vec!["jbo"], vec!["job", "run"], vec!["execution", "show", "not-an-id"], vec!["execution", "list", "--state", "odd"]] {
+    for args in [
+        vec!["jbo"],
+        vec!["job", "run"],
+        vec!["execution", "show", "not-an-id"],
+        vec!["execution", "list", "--state", "odd"],
+    ] {
         let output = innkeeper(dir.path(), &args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", told(&output));
     }
@@ -216,10 +225,7 @@ on_both_engines! {
     async fn migrate_brings_a_new_store_up_to_date_and_serve_can_be_told_not_to(engine: Engine) {
         let database = TestDatabase::empty(engine).await;
         let dir = tempfile::tempdir().unwrap();
-        let url = match database.url() {
-            innkeeper::database_url::DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
-            innkeeper::database_url::DatabaseUrl::Postgres(url) => url,
-        };
+        let url = database.address();
         std::fs::write(dir.path().join("innkeeper.toml"), format!("[store]\nurl = {url:?}\n")).unwrap();
         let refused = innkeeper(dir.path(), &["serve", "--no-migrate"]);
         assert_eq!(refused.status.code(), Some(3), "{}", told(&refused));

@@ -18,12 +18,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &["clock", "config", "plugin", "store", "interfaces", "runtime"]),
     ("check", &["config", "engine"]),
     ("wire", &["plugin", "store"]),
-    ("daemon", &["check", "clock", "config", "engine", "interfaces", "plugin", "runtime", "store", "telemetry"]),
+    (
+        "daemon",
+        &["check", "clock", "config", "engine", "interfaces", "plugin", "runtime", "store", "telemetry"],
+    ),
     ("cli", &["check", "clock", "config", "engine", "interfaces", "store", "telemetry", "wire"]),
 ];
 
 /// Files that may use more than their room.
-const EXCEPTIONS: &[(&str, &str)] = &[("cli/serve.rs", "daemon"), ("cli/check.rs", "runtime"), ("cli/plugin.rs", "runtime")];
+const EXCEPTIONS: &[(&str, &str)] =
+    &[("cli/serve.rs", "daemon"), ("cli/check.rs", "runtime"), ("cli/plugin.rs", "runtime")];
 
 #[test]
 fn no_room_uses_one_that_it_must_not_know() {
@@ -48,13 +52,24 @@ fn no_room_uses_one_that_it_must_not_know() {
         seen.insert(room);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let known = PURE.iter().copied().chain(MAY_USE.iter().map(|(room, _)| *room)).map(str::to_owned).collect();
+    let known =
+        PURE.iter().copied().chain(MAY_USE.iter().map(|(room, _)| *room)).map(str::to_owned).collect();
     assert_eq!(seen, known, "every room is listed here, and every listed room is there");
 }
 
 #[test]
 fn pure_rooms_touch_neither_files_nor_the_clock_nor_a_database() {
-    let forbidden = ["std::fs", "std::net", "std::env", "tokio", "sqlx", "wasmtime", "Timestamp::now", "Zoned::now", "Instant::now"];
+    let forbidden = [
+        "std::fs",
+        "std::net",
+        "std::env",
+        "tokio",
+        "sqlx",
+        "wasmtime",
+        "Timestamp::now",
+        "Zoned::now",
+        "Instant::now",
+    ];
     for room in PURE {
         let text = std::fs::read_to_string(source().join(format!("{room}.rs"))).unwrap();
         for word in forbidden {

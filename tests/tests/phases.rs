@@ -69,7 +69,7 @@ async fn wait_until_blocked(store: &mut Raw) {
 on_both_engines! {
     async fn while_handlers_run_the_host_holds_no_transaction_on_their_behalf(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         make_gate(&mut app).await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
@@ -79,7 +79,7 @@ on_both_engines! {
         }
         wait_inside(&mut app, 32).await;
 
-        let mut records = Raw::connect(&scene.store.url()).await;
+        let mut records = Raw::connect(scene.store.url()).await;
         if engine == Engine::Postgres {
             // What was open at this moment and still is can only be held for the executions:
             // every phase of others ends by itself.
@@ -110,7 +110,7 @@ on_both_engines! {
 
     async fn every_transaction_has_ended_before_the_completion_is_recorded(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (id integer primary key, who text); insert into t values (1, 'before')").await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
@@ -158,7 +158,7 @@ on_both_engines! {
 
     async fn a_handler_that_works_and_then_fails_leaves_exactly_what_it_committed(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (who text)").await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
@@ -198,7 +198,7 @@ on_both_engines! {
 
     async fn a_host_that_is_killed_while_handlers_run_loses_none_and_each_is_treated_as_its_job_says(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         make_gate(&mut app).await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
@@ -220,14 +220,14 @@ on_both_engines! {
 
     async fn a_host_that_is_killed_before_its_completion_is_recorded_runs_the_execution_again(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (who text)").await;
         make_gate(&mut app).await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
         let id = scene.run("hold", &json!({"gate": "main"}));
         wait_inside(&mut app, 1).await;
-        let mut records = Raw::connect(&scene.store.url()).await;
+        let mut records = Raw::connect(scene.store.url()).await;
         records.lock("innkeeper.completion").await;
         open_gate(&mut app, "main").await;
         if engine == Engine::Postgres {
@@ -248,7 +248,7 @@ on_both_engines! {
         let scene = Scene::new(engine).await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
-        let mut records = Raw::connect(&scene.store.url()).await;
+        let mut records = Raw::connect(scene.store.url()).await;
         let id = if engine == Engine::Postgres {
             records.lock("innkeeper.start").await;
             let id = scene.run("echo", &json!(1));
@@ -276,7 +276,7 @@ on_both_engines! {
 
     async fn the_hosts_records_never_wait_for_a_plugins_pool(engine: Engine) {
         let scene = Scene::new(engine).await.with("databases.app", "max_connections = 2\nacquire_timeout = \"100ms\"");
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (who text)").await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
@@ -300,7 +300,7 @@ on_both_engines! {
         })
         .await;
 
-        let mut records = Raw::connect(&scene.store.url()).await;
+        let mut records = Raw::connect(scene.store.url()).await;
         let table = if engine == Engine::Postgres { "innkeeper.host_session" } else { "host_session" };
         let expiry = match engine {
             Engine::Postgres => format!("select max(extract(epoch from expires_at) * 1000000)::bigint from {table}"),
@@ -369,7 +369,8 @@ async fn fires(store: &innkeeper::store::Store) -> Vec<jiff::Timestamp> {
 }
 
 async fn wait_for_fires(store: &innkeeper::store::Store, count: usize) {
-    until(&format!("it has fired {count} times"), async || (fires(store).await.len() >= count).then_some(())).await;
+    until(&format!("it has fired {count} times"), async || (fires(store).await.len() >= count).then_some(()))
+        .await;
 }
 
 fn assert_unique(fires: &[jiff::Timestamp]) {
@@ -389,7 +390,8 @@ async fn two_hosts_on_one_postgresql_make_one_execution_of_each_fire_time() {
     first.stop().await;
     second.stop().await;
     assert_unique(&all);
-    let mut records = Raw::connect(&scene.store.url()).await;
-    let twice = "select count(*) from (select execution_id from innkeeper.start group by 1 having count(*) > 1) t";
+    let mut records = Raw::connect(scene.store.url()).await;
+    let twice =
+        "select count(*) from (select execution_id from innkeeper.start group by 1 having count(*) > 1) t";
     assert_eq!(records.count(twice).await, 0, "no execution was started twice");
 }

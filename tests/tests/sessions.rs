@@ -34,7 +34,7 @@ fn must(op: &str, sql: &str) -> Value {
 on_both_engines! {
     async fn handlers_that_hold_transactions_open_at_once_share_no_session(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (who text)").await;
         let host = scene.serve(&with_another_plugin()).await;
         let store = scene.open_store().await;
@@ -102,7 +102,7 @@ on_both_engines! {
             .await
             .with("host", "concurrency = 64\nsession_timeout = \"30s\"")
             .with("databases.app", "max_connections = 4\nacquire_timeout = \"250ms\"");
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (number integer)").await;
         let host = scene.serve(JOBS).await;
         let store = scene.open_store().await;
@@ -157,7 +157,7 @@ on_both_engines! {
             args = { lines = [{ level = "warn", message = "half way", fields = { rows = 3 } }], count = 1 }
         "#;
         let scene = Scene::new(engine).await;
-        let mut app = Raw::connect(&scene.app.url()).await;
+        let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (who text); insert into t values ('one'), ('two')").await;
         let host = scene.serve(jobs).await;
         let listed = until("a scheduled execution has succeeded", async || {

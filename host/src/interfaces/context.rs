@@ -55,7 +55,7 @@ impl context::Host for ContextView<'_> {
     }
 
     async fn progress(&mut self, done: u64, total: Option<u64>, message: Option<String>) -> Result<()> {
-        self.port.progress(Progress { done, total, message, at: crate::clock::now() }).await;
+        self.port.progress(Progress { done, total, message }).await;
         Ok(())
     }
 

@@ -1,17 +1,18 @@
 //! Connecting: one pool for the phases, one connection for heartbeats.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, PgPool, SqlitePool};
+use uuid::{ContextV7, Uuid};
 
+use super::StoreError;
 use super::phase::EngineTx;
 use super::time::{StoreClock, Time};
-use super::{StoreError, migrate};
 use crate::database_url::DatabaseUrl;
 
 /// The host's own records, on one of the two engines. Cheap to clone.
@@ -21,6 +22,7 @@ pub struct Store {
     clock: StoreClock,
     /// Where it is, without a password.
     pub(super) place: Arc<str>,
+    ids: Arc<Mutex<ContextV7>>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +82,8 @@ impl Store {
             missing @ StoreError::NotMigrated(_) => missing,
             error => error.context(format_args!("the store {place} cannot be reached")),
         })?;
-        Ok(Self { pools, clock: StoreClock::default(), place })
+        let ids = Arc::new(Mutex::new(ContextV7::new()));
+        Ok(Self { pools, clock: StoreClock::default(), place, ids })
     }
 
     /// The same store by another clock.
@@ -110,22 +113,6 @@ impl Store {
         }
     }
 
-    /// Brings the schema up to date. Hosts that start at once wait for each other.
-    ///
-    /// # Errors
-    /// [`StoreError::TooOld`] where the schema is too new for this binary.
-    pub async fn migrate(&self) -> Result<migrate::MigrationReport, StoreError> {
-        migrate::apply(self).await
-    }
-
-    /// Checks that this binary and the schema fit each other, and changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::NotMigrated`], [`StoreError::Behind`] or [`StoreError::TooOld`].
-    pub async fn check_schema(&self) -> Result<(), StoreError> {
-        migrate::check(self).await
-    }
-
     pub(super) async fn begin_transaction(&self) -> Result<(EngineTx, Option<Time>), StoreError> {
         Ok(match &self.pools {
             Pools::Postgres { phases, .. } => {
@@ -137,6 +124,19 @@ impl Store {
                 (EngineTx::Sqlite(tx), self.clock.sqlite())
             }
         })
+    }
+
+    /// An error that stood in the way of a connection, with the place.
+    pub(super) fn unreachable(&self, error: sqlx::Error) -> StoreError {
+        StoreError::from(error).context(format_args!("the store {} cannot be reached", self.place))
+    }
+
+    /// The id of an execution that is made at `now`, by the store's clock. Ids of one process
+    /// only grow, also within a millisecond.
+    pub(super) fn new_id(&self, now: Time) -> Uuid {
+        let nanos = now.0.subsec_nanosecond().unsigned_abs();
+        let seconds = now.0.as_second().max(0).unsigned_abs();
+        Uuid::new_v7(uuid::Timestamp::from_unix(&*self.ids, seconds, nanos))
     }
 
     /// What to bind as "now" outside a phase.

@@ -1,11 +1,19 @@
 //! What there is to run: components, plugins, jobs.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
+use super::phase::{PhaseName, PhaseTx};
+use super::read::ExecutionRow;
+use super::row::{json_text, on_engine, on_read, row, storable, stored_json, stored_name};
+use super::session::component_is_not_saved;
+use super::time::Time;
+use crate::clock;
 use crate::execution::State;
 use crate::job::{Job, Name};
 
@@ -66,32 +74,64 @@ impl Store {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn save_component(&self, _digest: &str, _descriptions: &Value) -> Result<(), StoreError> {
-        unimplemented!()
+    pub async fn save_component(&self, digest: &str, descriptions: &Value) -> Result<(), StoreError> {
+        let mut phase = self.begin(PhaseName::Definition).await?;
+        let tx = phase.tx();
+        let now = tx.now;
+        on_engine!(tx, sql, conn => {
+            sqlx::query(sql::SAVE_COMPONENT)
+                .bind(now)
+                .bind(storable(digest))
+                .bind(json_text(descriptions)?)
+                .execute(conn)
+                .await?;
+        });
+        phase.commit().await
     }
 
     /// The descriptions of a component's handlers, if any host has saved them.
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn component_descriptions(&self, _digest: &str) -> Result<Option<Value>, StoreError> {
-        unimplemented!()
+    pub async fn component_descriptions(&self, digest: &str) -> Result<Option<Value>, StoreError> {
+        let text: Option<String> = on_read!(self, sql, conn => {
+            sqlx::query_scalar(sql::COMPONENT_DESCRIPTIONS).bind(storable(digest)).fetch_optional(conn).await?
+        });
+        text.map(|text| stored_json("the descriptions of a component", &text)).transpose()
     }
 
     /// Says which component a plugin is.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where the component has not been saved.
-    pub async fn save_plugin(&self, _name: &Name, _digest: &str) -> Result<(), StoreError> {
-        unimplemented!()
+    pub async fn save_plugin(&self, name: &Name, digest: &str) -> Result<(), StoreError> {
+        let mut phase = self.begin(PhaseName::Definition).await?;
+        let tx = phase.tx();
+        let now = tx.now;
+        let saved = on_engine!(tx, sql, conn => {
+            sqlx::query(sql::SAVE_PLUGIN)
+                .bind(now)
+                .bind(name.as_str())
+                .bind(storable(digest))
+                .execute(conn)
+                .await?
+                .rows_affected()
+        });
+        if saved == 0 {
+            return Err(component_is_not_saved(name, digest));
+        }
+        phase.commit().await
     }
 
     /// The descriptions of a plugin's handlers, if any host has saved them.
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn plugin_handlers(&self, _name: &Name) -> Result<Option<Value>, StoreError> {
-        unimplemented!()
+    pub async fn plugin_handlers(&self, name: &Name) -> Result<Option<Value>, StoreError> {
+        let text: Option<String> = on_read!(self, sql, conn => {
+            sqlx::query_scalar(sql::PLUGIN_DESCRIPTIONS).bind(name.as_str()).fetch_optional(conn).await?
+        });
+        text.map(|text| stored_json("the descriptions of a component", &text)).transpose()
     }
 
     /// The plugins, by name.
@@ -99,7 +139,21 @@ impl Store {
     /// # Errors
     /// Where the store fails.
     pub async fn plugins(&self) -> Result<Vec<PluginRecord>, StoreError> {
-        unimplemented!()
+        let rows: Vec<PluginRow> =
+            on_read!(self, sql, conn => sqlx::query_as(sql::PLUGINS).fetch_all(conn).await?);
+        let live = self.live_host_plugins().await?;
+        rows.into_iter()
+            .map(|row| {
+                let hosts = live.iter().filter(|live| live.plugin == row.name);
+                Ok(PluginRecord {
+                    name: stored_name(&row.name)?,
+                    digest: row.digest,
+                    descriptions: stored_json("the descriptions of a component", &row.descriptions)?,
+                    updated_at: row.updated_at.0,
+                    hosts: hosts.map(|live| live.host.clone()).collect(),
+                })
+            })
+            .collect()
     }
 
     /// Makes `jobs` the jobs of `owner`.
@@ -110,16 +164,60 @@ impl Store {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn sync_jobs(&self, _owner: &str, _jobs: &[Job]) -> Result<JobSync, StoreError> {
-        unimplemented!()
+    pub async fn sync_jobs(&self, owner: &str, jobs: &[Job]) -> Result<JobSync, StoreError> {
+        let mut phase = self.begin(PhaseName::Definition).await?;
+        let tx = phase.tx();
+        let bound = tx.now;
+        let (now, rows): (Time, Vec<JobRow>) = on_engine!(tx, sql, conn => {
+            sqlx::query(sql::LOCK_JOBS).execute(&mut *conn).await?;
+            let now = sqlx::query_scalar(sql::NOW).bind(bound).fetch_one(&mut *conn).await?;
+            (now, sqlx::query_as(sql::JOBS).fetch_all(conn).await?)
+        });
+        let owner = storable(owner);
+        let mut known: HashMap<&str, &JobRow> = rows.iter().map(|row| (row.name.as_str(), row)).collect();
+        let mut sync = JobSync::default();
+        for job in jobs {
+            let row = known.remove(job.name.as_str()).filter(|row| row.retired_at.is_none());
+            // A definition that cannot be read is as good as another one.
+            let before = row.and_then(|row| serde_json::from_str::<Job>(&row.spec).ok());
+            if before.as_ref() == Some(job) && row.is_some_and(|row| row.owner == owner) {
+                continue;
+            }
+            let kept = row.filter(|_| before.is_some_and(|before| fires_alike(&before, job)));
+            let next = match kept {
+                Some(row) => row.next_fire_at,
+                None => next_fire(job, now),
+            };
+            save_job(tx, &owner, job, next).await?;
+            let list = if row.is_some() { &mut sync.changed } else { &mut sync.added };
+            list.push(job.name.clone());
+        }
+        let mut left: Vec<&&JobRow> =
+            known.values().filter(|row| row.owner == owner && row.retired_at.is_none()).collect();
+        left.sort_by(|a, b| a.name.cmp(&b.name));
+        for row in left {
+            on_engine!(tx, sql, conn => {
+                sqlx::query(sql::RETIRE_JOB).bind(bound).bind(&row.name).execute(conn).await?;
+            });
+            sync.retired.push(stored_name(&row.name)?);
+        }
+        phase.commit().await?;
+        Ok(sync)
     }
 
     /// The job of this name, retired or not.
     ///
     /// # Errors
     /// [`StoreError::UnknownJob`] where there never was one.
-    pub async fn job(&self, _name: &Name) -> Result<JobRecord, StoreError> {
-        unimplemented!()
+    pub async fn job(&self, name: &Name) -> Result<JobRecord, StoreError> {
+        let (row, last): (Option<JobRow>, Option<ExecutionRow>) = on_read!(self, sql, conn => (
+            sqlx::query_as(sql::JOB).bind(name.as_str()).fetch_optional(&mut *conn).await?,
+            sqlx::query_as(sql::LATEST_OF_JOB).bind(name.as_str()).fetch_optional(conn).await?,
+        ));
+        match row {
+            Some(row) => row.record(last.as_ref()),
+            None => Err(self.unknown_job(name).await?),
+        }
     }
 
     /// The jobs, by name, those that are retired included.
@@ -127,6 +225,85 @@ impl Store {
     /// # Errors
     /// Where the store fails.
     pub async fn jobs(&self) -> Result<Vec<JobRecord>, StoreError> {
-        unimplemented!()
+        let (rows, last): (Vec<JobRow>, Vec<ExecutionRow>) = on_read!(self, sql, conn => (
+            sqlx::query_as(sql::JOBS).fetch_all(&mut *conn).await?,
+            sqlx::query_as(sql::LATEST_OF_EACH_JOB).fetch_all(conn).await?,
+        ));
+        let last: HashMap<&str, &ExecutionRow> = last.iter().map(|row| (row.job.as_str(), row)).collect();
+        rows.iter().map(|row| row.record(last.get(row.name.as_str()).copied())).collect()
     }
+
+    /// The error for a job that is not there, with those that are.
+    pub(super) async fn unknown_job(&self, name: &Name) -> Result<StoreError, StoreError> {
+        let known = on_read!(self, sql, conn => {
+            sqlx::query_scalar(sql::JOB_NAMES).fetch_all(conn).await?
+        });
+        Ok(StoreError::UnknownJob { name: name.clone(), known })
+    }
+}
+
+row! {
+    struct PluginRow {
+        name: String,
+        digest: String,
+        descriptions: String,
+        updated_at: Time,
+    }
+}
+
+row! {
+    struct JobRow {
+        name: String,
+        owner: String,
+        spec: String,
+        next_fire_at: Option<Time>,
+        paused_at: Option<Time>,
+        retired_at: Option<Time>,
+    }
+}
+
+impl JobRow {
+    fn record(&self, last: Option<&ExecutionRow>) -> Result<JobRecord, StoreError> {
+        let job = serde_json::from_str(&self.spec).map_err(|error| {
+            StoreError::Corrupt(format!("the definition of job `{}`: {error}", self.name))
+        })?;
+        let last = last
+            .map(|row| Ok::<_, StoreError>(LastExecution { id: row.id, state: row.state()? }))
+            .transpose()?;
+        Ok(JobRecord {
+            job,
+            owner: self.owner.clone(),
+            next_fire_at: self.next_fire_at.map(|time| time.0),
+            paused_at: self.paused_at.map(|time| time.0),
+            retired_at: self.retired_at.map(|time| time.0),
+            last,
+        })
+    }
+}
+
+/// True when the second has the fire times of the first.
+fn fires_alike(before: &Job, after: &Job) -> bool {
+    before.schedule == after.schedule && before.enabled == after.enabled
+}
+
+fn next_fire(job: &Job, now: Time) -> Option<Time> {
+    let schedule = job.schedule.as_ref().filter(|_| job.enabled)?;
+    schedule.next_after(now.0).map(|next| Time(clock::truncate(next)))
+}
+
+async fn save_job(tx: &mut PhaseTx, owner: &str, job: &Job, next: Option<Time>) -> Result<(), StoreError> {
+    let now = tx.now;
+    on_engine!(tx, sql, conn => {
+        sqlx::query(sql::SAVE_JOB)
+            .bind(now)
+            .bind(job.name.as_str())
+            .bind(owner)
+            .bind(job.plugin.as_str())
+            .bind(storable(&job.handler))
+            .bind(json_text(job)?)
+            .bind(next)
+            .execute(conn)
+            .await?;
+    });
+    Ok(())
 }

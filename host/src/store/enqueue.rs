@@ -1,12 +1,16 @@
 //! An execution is asked for: by an operator, or by a handler.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
 use super::handler::Holder;
+use super::phase::{PhaseName, PhaseTx};
+use super::row::{JobRow, json_text, on_engine, rank, row, to_count, trigger_code};
+use super::time::Time;
+use crate::clock;
 use crate::execution::Trigger;
 use crate::job::Name;
 
@@ -42,7 +46,115 @@ impl Store {
     /// # Errors
     /// [`StoreError::UnknownJob`] where there is no such job, or it is retired;
     /// [`StoreError::LeaseLost`] where the attempt that asks is over.
-    pub async fn enqueue(&self, _new: &NewExecution<'_>) -> Result<Enqueued, StoreError> {
-        unimplemented!()
+    pub async fn enqueue(&self, new: &NewExecution<'_>) -> Result<Enqueued, StoreError> {
+        let mut phase = match new.by {
+            None => self.begin(PhaseName::Enqueue).await?,
+            Some(holder) => {
+                let detail = || json!({ "job": new.job, "args": new.args, "unique_key": new.unique_key });
+                self.begin_for(holder, "enqueue", detail).await?
+            }
+        };
+        let tx = phase.tx();
+        let job = job_to_enqueue(tx, new.job).await?;
+        let id = self.new_id(job.now);
+        if let Some(key) = new.unique_key
+            && let Some(holder) = take_unique_key(tx, job.id, key, id).await?
+        {
+            return Ok(Enqueued { id: holder, created: false });
+        }
+        insert(tx, &job, id, new).await?;
+        phase.commit().await?;
+        Ok(Enqueued { id, created: true })
     }
+}
+
+row! {
+    struct JobToEnqueue {
+        id: i32,
+        name: String,
+        spec: String,
+        now: Time,
+    }
+}
+
+async fn job_to_enqueue(tx: &mut PhaseTx, name: &Name) -> Result<JobToEnqueue, StoreError> {
+    let now = tx.now;
+    let job: Option<JobToEnqueue> = on_engine!(tx, sql, conn => {
+        sqlx::query_as(sql::JOB_TO_ENQUEUE).bind(now).bind(name.as_str()).fetch_optional(conn).await?
+    });
+    if let Some(job) = job {
+        return Ok(job);
+    }
+    let known = on_engine!(tx, sql, conn => sqlx::query_scalar(sql::JOB_NAMES).fetch_all(conn).await?);
+    Err(StoreError::UnknownJob { name: name.clone(), known })
+}
+
+/// Takes a key for a new execution, or returns the unfinished one that has it.
+async fn take_unique_key(
+    tx: &mut PhaseTx,
+    job: i32,
+    key: &str,
+    execution: Uuid,
+) -> Result<Option<Uuid>, StoreError> {
+    if key.contains('\0') {
+        return Err(StoreError::Invalid("a unique key cannot contain a NUL character".into()));
+    }
+    // The holder may end between the two statements: then the key is free, and is asked for again.
+    for _ in 0..10 {
+        let holder: Option<Uuid> = on_engine!(tx, sql, conn => {
+            let taken = sqlx::query(sql::TAKE_UNIQUE_KEY)
+                .bind(job)
+                .bind(key)
+                .bind(execution)
+                .execute(&mut *conn)
+                .await?;
+            if taken.rows_affected() == 1 {
+                return Ok(None);
+            }
+            sqlx::query_scalar(sql::UNIQUE_KEY_HOLDER).bind(job).bind(key).fetch_optional(conn).await?
+        });
+        if holder.is_some() {
+            return Ok(holder);
+        }
+    }
+    Err(StoreError::Unavailable(format!("the unique key `{key}` changes hands too fast")))
+}
+
+async fn insert(
+    tx: &mut PhaseTx,
+    row: &JobToEnqueue,
+    id: Uuid,
+    new: &NewExecution<'_>,
+) -> Result<(), StoreError> {
+    let job = JobRow { id: row.id, name: row.name.clone(), spec: row.spec.clone() }.job()?;
+    let args = json_text(new.args.unwrap_or(&job.args))?;
+    let due = new.run_at.map(|at| Time(clock::truncate(at))).filter(|at| *at > row.now);
+    let now = tx.now;
+    on_engine!(tx, sql, conn => {
+        sqlx::query(sql::INSERT_EXECUTION)
+            .bind(now)
+            .bind(id)
+            .bind(row.id)
+            .bind(args)
+            .bind(trigger_code(new.triggered_by))
+            .bind(new.run_at.map_or(row.now, |at| Time(clock::truncate(at))))
+            .bind(to_count(job.retry.max_attempts))
+            .bind(new.unique_key)
+            .execute(&mut *conn)
+            .await?;
+        match due {
+            Some(due) => {
+                sqlx::query(sql::INSERT_ONE_WAITING).bind(id).bind(row.id).bind(due).execute(conn).await?
+            }
+            None => {
+                sqlx::query(sql::INSERT_ONE_READY)
+                    .bind(rank(row.now.0))
+                    .bind(id)
+                    .bind(row.id)
+                    .execute(conn)
+                    .await?
+            }
+        };
+    });
+    Ok(())
 }

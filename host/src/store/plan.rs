@@ -1,12 +1,17 @@
 //! Due jobs become executions, and waiting executions ready ones.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::StoreError;
 use super::connection::Store;
+use super::phase::{EngineTx, PhaseName, PhaseTx};
+use super::row::{JobRow, json_text, on_engine, on_read, rank, row, stored_name, to_count};
+use super::time::Time;
+use super::{StoreError, postgres, sqlite};
+use crate::clock;
 use crate::job::Name;
 
 /// What a round of planning did.
@@ -42,7 +47,204 @@ impl Store {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn plan(&self, _limit: u32) -> Result<Planned, StoreError> {
-        unimplemented!()
+    pub async fn plan(&self, limit: u32) -> Result<Planned, StoreError> {
+        // Most rounds find nothing to do, and need no transaction for that.
+        let due = self.next_due().await?;
+        if due != Some(Duration::ZERO) {
+            return Ok(Planned { next_due: due, ..Planned::default() });
+        }
+        let mut phase = self.begin(PhaseName::Plan).await?;
+        let fired = fire_due_jobs(phase.tx(), self, limit).await?;
+        let promoted = promote(phase.tx(), limit).await?;
+        phase.commit().await?;
+        let mut next_due = self.next_due().await?;
+        if fired.is_empty() && promoted == 0 {
+            // What is due is in another planner's hands, or of no use to this binary.
+            next_due = next_due.map(|wait| wait.max(OTHERS_TURN));
+        }
+        Ok(Planned { fired, promoted, next_due })
     }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let row: NextDueRow = on_read!(self, sql, conn => {
+            sqlx::query_as(sql::NEXT_DUE).bind(self.now()).fetch_one(conn).await?
+        });
+        let first = [row.job_due, row.waiting_due].into_iter().flatten().min();
+        Ok(first.map(|first| Duration::try_from(first.0.duration_since(row.now.0)).unwrap_or_default()))
+    }
+}
+
+/// How soon to look again at what another planner has in its hands, or this binary cannot read.
+const OTHERS_TURN: Duration = Duration::from_secs(1);
+
+row! {
+    struct NextDueRow {
+        now: Time,
+        job_due: Option<Time>,
+        waiting_due: Option<Time>,
+    }
+}
+
+row! {
+    struct DueJobRow {
+        id: i32,
+        name: String,
+        spec: String,
+        next_fire_at: Time,
+        now: Time,
+    }
+}
+
+/// A due job, what it fires, and when it does so next.
+struct Fire {
+    job_id: i32,
+    job: Name,
+    execution: Uuid,
+    fire_time: Time,
+    args: String,
+    max_attempts: i32,
+    next: Option<Time>,
+}
+
+async fn fire_due_jobs(
+    tx: &mut PhaseTx,
+    store: &Store,
+    limit: u32,
+) -> Result<Vec<FiredExecution>, StoreError> {
+    let now = tx.now;
+    let due: Vec<DueJobRow> = on_engine!(tx, sql, conn => {
+        sqlx::query_as(sql::LOCK_DUE_JOBS).bind(now).bind(i64::from(limit)).fetch_all(conn).await?
+    });
+    let mut fires = Vec::with_capacity(due.len());
+    for row in due {
+        // One definition that this binary cannot read does not hold up the others.
+        match fire(store, row) {
+            Ok(fire) => fires.push(fire),
+            Err(error) => tracing::error!(%error, "a due job cannot fire"),
+        }
+    }
+    if fires.is_empty() {
+        return Ok(Vec::new());
+    }
+    let new = insert_fires(tx, &fires).await?;
+    fires.retain(|fire| new.contains(&fire.execution));
+    insert_ready(tx, &fires).await?;
+    Ok(fires
+        .into_iter()
+        .map(|fire| FiredExecution { job: fire.job, execution: fire.execution, fire_time: fire.fire_time.0 })
+        .collect())
+}
+
+/// What a due job fires: of the times that were missed, the latest.
+fn fire(store: &Store, row: DueJobRow) -> Result<Fire, StoreError> {
+    let name = stored_name(&row.name)?;
+    let job = JobRow { id: row.id, name: row.name, spec: row.spec }.job()?;
+    let (now, first) = (row.now.0, row.next_fire_at.0);
+    // A job that lost its schedule has no next fire time; this one lost it to a mistake.
+    let latest = job.schedule.as_ref().map_or(first, |schedule| schedule.latest_until(first, now));
+    let next = job.schedule.as_ref().and_then(|schedule| schedule.next_after(latest.max(now)));
+    Ok(Fire {
+        job_id: row.id,
+        job: name,
+        execution: store.new_id(row.now),
+        fire_time: Time(clock::truncate(latest)),
+        args: json_text(&job.args)?,
+        max_attempts: to_count(job.retry.max_attempts),
+        next: next.map(|next| Time(clock::truncate(next))),
+    })
+}
+
+/// Inserts the executions and moves the jobs' fire times. Returns the executions that are new:
+/// a fire time that has one already keeps it.
+async fn insert_fires(tx: &mut PhaseTx, fires: &[Fire]) -> Result<HashSet<Uuid>, StoreError> {
+    let now = tx.now;
+    match &mut tx.engine {
+        EngineTx::Postgres(conn) => {
+            let ids: Vec<i32> = fires.iter().map(|fire| fire.job_id).collect();
+            let new: Vec<Uuid> = sqlx::query_scalar(postgres::INSERT_FIRES)
+                .bind(now)
+                .bind(fires.iter().map(|fire| fire.execution).collect::<Vec<_>>())
+                .bind(&ids)
+                .bind(fires.iter().map(|fire| fire.args.as_str()).collect::<Vec<_>>())
+                .bind(fires.iter().map(|fire| fire.fire_time).collect::<Vec<_>>())
+                .bind(fires.iter().map(|fire| fire.max_attempts).collect::<Vec<_>>())
+                .fetch_all(&mut **conn)
+                .await?;
+            sqlx::query(postgres::MOVE_FIRE_TIMES)
+                .bind(&ids)
+                .bind(fires.iter().map(|fire| fire.next).collect::<Vec<_>>())
+                .execute(&mut **conn)
+                .await?;
+            Ok(new.into_iter().collect())
+        }
+        EngineTx::Sqlite(conn) => {
+            let mut new = HashSet::with_capacity(fires.len());
+            for fire in fires {
+                let id: Option<Uuid> = sqlx::query_scalar(sqlite::INSERT_FIRES)
+                    .bind(now)
+                    .bind(fire.execution)
+                    .bind(fire.job_id)
+                    .bind(&fire.args)
+                    .bind(fire.fire_time)
+                    .bind(fire.max_attempts)
+                    .fetch_optional(&mut **conn)
+                    .await?;
+                new.extend(id);
+                sqlx::query(sqlite::MOVE_FIRE_TIMES)
+                    .bind(fire.job_id)
+                    .bind(fire.next)
+                    .execute(&mut **conn)
+                    .await?;
+            }
+            Ok(new)
+        }
+    }
+}
+
+async fn insert_ready(tx: &mut PhaseTx, fires: &[Fire]) -> Result<(), StoreError> {
+    match &mut tx.engine {
+        EngineTx::Postgres(conn) => {
+            sqlx::query(postgres::INSERT_READY)
+                .bind(fires.iter().map(|fire| rank(fire.fire_time.0)).collect::<Vec<_>>())
+                .bind(fires.iter().map(|fire| fire.execution).collect::<Vec<_>>())
+                .bind(fires.iter().map(|fire| fire.job_id).collect::<Vec<_>>())
+                .execute(&mut **conn)
+                .await?;
+        }
+        EngineTx::Sqlite(conn) => {
+            for fire in fires {
+                sqlx::query(sqlite::INSERT_READY)
+                    .bind(rank(fire.fire_time.0))
+                    .bind(fire.execution)
+                    .bind(fire.job_id)
+                    .execute(&mut **conn)
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves executions whose wait is over to `ready`.
+async fn promote(tx: &mut PhaseTx, limit: u32) -> Result<usize, StoreError> {
+    let now = tx.now;
+    let promoted = match &mut tx.engine {
+        EngineTx::Postgres(conn) => sqlx::query(postgres::PROMOTE)
+            .bind(now)
+            .bind(i64::from(limit))
+            .execute(&mut **conn)
+            .await?
+            .rows_affected(),
+        EngineTx::Sqlite(conn) => {
+            let promoted =
+                sqlx::query(sqlite::PROMOTE).bind(now).bind(i64::from(limit)).execute(&mut **conn).await?;
+            sqlx::query(sqlite::FORGET_PROMOTED)
+                .bind(now)
+                .bind(i64::from(limit))
+                .execute(&mut **conn)
+                .await?;
+            promoted.rows_affected()
+        }
+    };
+    Ok(usize::try_from(promoted).unwrap_or(usize::MAX))
 }

@@ -1,4 +1,14 @@
-//! t
+//! The SQL for PostgreSQL. `sqlite` has the same constants in the same order.
+//!
+//! Every table is named with its schema, so that a login's `search_path` changes nothing.
+//! `coalesce($n, now())` takes the database's clock unless a test brings its own.
+
+mod reads;
+mod writes;
+
+pub(super) use reads::*;
+pub(super) use writes::*;
+
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    Vec::new()
+    [WRITES, READS].concat()
 }

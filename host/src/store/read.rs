@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
+use super::row::{from_count, on_read, row, stored_failure, stored_json, stored_name, stored_trigger};
+use super::time::Time;
 use crate::execution::{Failure, Progress, State, Trigger};
 use crate::job::Name;
 
@@ -68,15 +70,140 @@ impl Store {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn execution(&self, _id: Uuid) -> Result<Option<ExecutionRecord>, StoreError> {
-        unimplemented!()
+    pub async fn execution(&self, id: Uuid) -> Result<Option<ExecutionRecord>, StoreError> {
+        let row: Option<ExecutionRow> = on_read!(self, sql, conn => {
+            sqlx::query_as(sql::EXECUTION).bind(id).fetch_optional(conn).await?
+        });
+        row.map(ExecutionRow::record).transpose()
     }
 
     /// Executions, the newest first.
     ///
     /// # Errors
     /// [`StoreError::UnknownJob`] where the filter names one.
-    pub async fn executions(&self, _filter: &ExecutionFilter) -> Result<Vec<ExecutionRecord>, StoreError> {
-        unimplemented!()
+    pub async fn executions(&self, filter: &ExecutionFilter) -> Result<Vec<ExecutionRecord>, StoreError> {
+        let job: Option<i32> = match &filter.job {
+            None => None,
+            Some(name) => {
+                let id = on_read!(self, sql, conn => {
+                    sqlx::query_scalar(sql::JOB_ID).bind(name.as_str()).fetch_optional(conn).await?
+                });
+                match id {
+                    Some(id) => Some(id),
+                    None => return Err(self.unknown_job(name).await?),
+                }
+            }
+        };
+        // No UUIDv7 is as high.
+        let before = filter.before.unwrap_or(Uuid::max());
+        let rows: Vec<ExecutionRow> = on_read!(self, sql, conn => {
+            let page = |statement| sqlx::query_as(statement).bind(before).bind(i64::from(filter.limit));
+            let page = match (filter.state, job) {
+                (None, None) => page(sql::EXECUTIONS),
+                (None, Some(_)) => page(sql::EXECUTIONS_OF_JOB).bind(job),
+                (Some(State::Queued), _) => page(sql::QUEUED).bind(job),
+                (Some(State::Scheduled), _) => page(sql::SCHEDULED).bind(job),
+                (Some(State::Retrying), _) => page(sql::RETRYING).bind(job),
+                (Some(State::Running), _) => page(sql::RUNNING).bind(job),
+                (Some(State::Succeeded), None) => page(sql::SUCCEEDED),
+                (Some(State::Succeeded), Some(_)) => page(sql::SUCCEEDED_OF_JOB).bind(job),
+                (Some(state @ (State::Failed | State::Cancelled | State::Skipped)), _) => {
+                    page(sql::UNSUCCESSFUL).bind(job).bind(state.as_str())
+                }
+            };
+            page.fetch_all(conn).await?
+        });
+        rows.into_iter().map(ExecutionRow::record).collect()
+    }
+}
+
+row! {
+    /// An execution, and where it is found.
+    struct ExecutionRow {
+        id: Uuid,
+        job: String,
+        plugin: String,
+        handler: String,
+        args: String,
+        triggered_by: String,
+        scheduled_at: Time,
+        max_attempts: i32,
+        /// The latest start.
+        start_lease: Option<i64>,
+        start_attempt: Option<i32>,
+        started_at: Option<Time>,
+        host: Option<String>,
+        digest: Option<String>,
+        /// The final completion, else the latest.
+        completion_lease: Option<i64>,
+        outcome: Option<String>,
+        r#final: Option<bool>,
+        finished_at: Option<Time>,
+        result: Option<String>,
+        error: Option<String>,
+        waiting_attempt: Option<i32>,
+        due_at: Option<Time>,
+        ready_attempt: Option<i32>,
+        done: Option<i64>,
+        total: Option<i64>,
+        message: Option<String>,
+    }
+}
+
+impl ExecutionRow {
+    /// Where the execution stands: an execution is in exactly one of the places asked here.
+    pub(super) fn state(&self) -> Result<State, StoreError> {
+        let lost = || StoreError::Corrupt(format!("execution {} is nowhere", self.id));
+        if self.r#final == Some(true) {
+            let outcome = self.outcome.as_deref().unwrap_or_default();
+            return match outcome {
+                "succeeded" => Ok(State::Succeeded),
+                "failed" => Ok(State::Failed),
+                "cancelled" => Ok(State::Cancelled),
+                "skipped" => Ok(State::Skipped),
+                other => Err(StoreError::Corrupt(format!("execution {} ended as `{other}`", self.id))),
+            };
+        }
+        match (self.waiting_attempt, self.ready_attempt, self.start_lease) {
+            (Some(0), _, _) => Ok(State::Scheduled),
+            (Some(_), _, _) => Ok(State::Retrying),
+            (None, Some(_), _) => Ok(State::Queued),
+            (None, None, Some(lease)) if self.completion_lease.is_none_or(|ended| ended < lease) => {
+                Ok(State::Running)
+            }
+            (None, None, _) => Err(lost()),
+        }
+    }
+
+    fn record(self) -> Result<ExecutionRecord, StoreError> {
+        let state = self.state()?;
+        let attempt = self.waiting_attempt.or(self.ready_attempt).or(self.start_attempt).unwrap_or(0);
+        // While another attempt runs, the error of the one before is history.
+        let error = self.error.filter(|_| state != State::Running);
+        let progress = self.done.map(|done| Progress {
+            done: done.max(0).unsigned_abs(),
+            total: self.total.map(|total| total.max(0).unsigned_abs()),
+            message: self.message,
+        });
+        Ok(ExecutionRecord {
+            id: self.id,
+            job: stored_name(&self.job)?,
+            plugin: stored_name(&self.plugin)?,
+            handler: self.handler,
+            state,
+            attempt: from_count(attempt)?,
+            max_attempts: from_count(self.max_attempts)?,
+            triggered_by: stored_trigger(&self.triggered_by)?,
+            scheduled_at: self.scheduled_at.0,
+            started_at: self.started_at.map(|time| time.0),
+            finished_at: self.finished_at.filter(|_| state.is_final()).map(|time| time.0),
+            due_at: self.due_at.map(|time| time.0),
+            args: stored_json("the arguments of an execution", &self.args)?,
+            result: self.result.map(|text| stored_json("the result of an execution", &text)).transpose()?,
+            error: error.map(|text| stored_failure(&text)).transpose()?,
+            host: self.host,
+            component_digest: self.digest,
+            progress,
+        })
     }
 }

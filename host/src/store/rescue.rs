@@ -3,8 +3,12 @@
 use uuid::Uuid;
 
 use super::StoreError;
+use super::completion::write_completions;
 use super::connection::Store;
-use crate::execution::Next;
+use super::phase::{PhaseName, PhaseTx};
+use super::row::{crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row};
+use super::session::{SessionId, SessionRow};
+use crate::execution::{self, Completion, Next};
 use crate::job::Name;
 
 /// An execution whose host died.
@@ -23,11 +27,91 @@ pub struct RescuedExecution {
 }
 
 impl Store {
-    /// Ends the host sessions that have expired, `limit` at most, and their open attempts.
+    /// Ends the host sessions that have expired, `limit` at most, and their open attempts: each
+    /// session in a transaction of its own. One that is in the middle of a phase is left for
+    /// the next round.
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn rescue(&self, _limit: u32) -> Result<Vec<RescuedExecution>, StoreError> {
-        unimplemented!()
+    pub async fn rescue(&self, limit: u32) -> Result<Vec<RescuedExecution>, StoreError> {
+        let expired: Vec<i64> = on_read!(self, sql, conn => {
+            sqlx::query_scalar(sql::EXPIRED_SESSIONS)
+                .bind(self.now())
+                .bind(i64::from(limit))
+                .fetch_all(conn)
+                .await?
+        });
+        let mut rescued = Vec::new();
+        for session in expired {
+            let mut phase = self.begin(PhaseName::Rescue).await?;
+            let tx = phase.tx();
+            let now = tx.now;
+            // Its heartbeat may have come in between, or another host's rescuer.
+            let locked: Option<SessionRow> = on_engine!(tx, sql, conn => {
+                sqlx::query_as(sql::LOCK_EXPIRED_SESSION).bind(now).bind(session).fetch_optional(conn).await?
+            });
+            if let Some(locked) = locked {
+                rescued.extend(bury(tx, SessionId(session), &locked).await?);
+                phase.commit().await?;
+            }
+        }
+        Ok(rescued)
     }
+}
+
+row! {
+    struct OpenStartRow {
+        lease: i64,
+        execution_id: Uuid,
+        attempt: i32,
+        job_id: i32,
+        max_attempts: i32,
+        has_unique_key: bool,
+    }
+}
+
+/// Marks a session dead that the transaction has locked, and ends its open attempts.
+pub(super) async fn bury(
+    tx: &mut PhaseTx,
+    session: SessionId,
+    locked: &SessionRow,
+) -> Result<Vec<RescuedExecution>, StoreError> {
+    let now = tx.now;
+    let open: Vec<OpenStartRow> = on_engine!(tx, sql, conn => {
+        sqlx::query(sql::MARK_SESSION_DEAD).bind(now).bind(session.0).execute(&mut *conn).await?;
+        sqlx::query_as(sql::OPEN_STARTS).bind(session.0).bind(locked.lease_floor).fetch_all(conn).await?
+    });
+    let jobs = load_jobs(tx, open.iter().map(|start| start.job_id)).await?;
+    let mut completions = Vec::with_capacity(open.len());
+    for start in &open {
+        let (name, job) = jobs
+            .get(&start.job_id)
+            .ok_or_else(|| StoreError::Corrupt(format!("execution {} is of no job", start.execution_id)))?;
+        let (attempt, max_attempts) = (from_count(start.attempt)?, from_count(start.max_attempts)?);
+        let outcome = crashed(&locked.host);
+        let next = match job {
+            Ok(job) => execution::next(job, start.execution_id, attempt, max_attempts, &outcome),
+            Err(_) => next_without_definition(attempt, max_attempts),
+        };
+        completions.push(Completion {
+            lease: start.lease,
+            execution: start.execution_id,
+            job: name.clone(),
+            attempt,
+            outcome,
+            next,
+            has_unique_key: start.has_unique_key,
+        });
+    }
+    write_completions(tx, session, &completions).await?;
+    Ok(completions
+        .into_iter()
+        .map(|completion| RescuedExecution {
+            execution: completion.execution,
+            job: completion.job,
+            attempt: completion.attempt,
+            host: locked.host.clone(),
+            next: completion.next,
+        })
+        .collect())
 }

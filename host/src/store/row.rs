@@ -1,1 +1,216 @@
-//! t
+//! What is shared by both engines: rows, codes, and the two macros that let one piece of Rust
+//! work on either.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::StoreError;
+use super::phase::{EngineTx, PhaseTx};
+use crate::execution::{Failure, FailureKind, Next, Outcome, Trigger};
+use crate::job::{Job, Name};
+use serde_json::Value;
+
+/// Runs `$body` with the statements of the transaction's engine as `$sql` and its connection
+/// as `$conn`. The body is compiled once for each engine.
+macro_rules! on_engine {
+    ($tx:expr, $sql:ident, $conn:ident => $body:expr) => {
+        match &mut $tx.engine {
+            $crate::store::phase::EngineTx::Postgres(tx) => {
+                #[allow(unused_imports, reason = "not every body names a statement")]
+                use $crate::store::postgres as $sql;
+                let $conn: &mut sqlx::PgConnection = &mut *tx;
+                $body
+            }
+            $crate::store::phase::EngineTx::Sqlite(tx) => {
+                #[allow(unused_imports, reason = "not every body names a statement")]
+                use $crate::store::sqlite as $sql;
+                let $conn: &mut sqlx::SqliteConnection = &mut *tx;
+                $body
+            }
+        }
+    };
+}
+
+/// As [`on_engine`], on a connection for reading instead of a phase.
+macro_rules! on_read {
+    ($store:expr, $sql:ident, $conn:ident => $body:expr) => {
+        match &$store.pools {
+            $crate::store::connection::Pools::Postgres { phases, .. } => {
+                use $crate::store::postgres as $sql;
+                let mut connection = phases.acquire().await.map_err(|error| $store.unreachable(error))?;
+                let $conn: &mut sqlx::PgConnection = &mut connection;
+                $body
+            }
+            $crate::store::connection::Pools::Sqlite { read, .. } => {
+                use $crate::store::sqlite as $sql;
+                let mut connection = read.acquire().await.map_err(|error| $store.unreachable(error))?;
+                let $conn: &mut sqlx::SqliteConnection = &mut connection;
+                $body
+            }
+        }
+    };
+}
+
+/// A row that both engines return, its columns named as its fields.
+macro_rules! row {
+    ($(#[$meta:meta])* struct $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        pub(super) struct $name { $($(#[$doc])* pub(super) $field: $type),* }
+        $crate::store::row::row!(@for sqlx::postgres::PgRow, $name, $($field),*);
+        $crate::store::row::row!(@for sqlx::sqlite::SqliteRow, $name, $($field),*);
+    };
+    (@for $row:ty, $name:ident, $($field:ident),*) => {
+        impl sqlx::FromRow<'_, $row> for $name {
+            fn from_row(row: &$row) -> sqlx::Result<Self> {
+                Ok(Self { $($field: sqlx::Row::try_get(row, stringify!($field).trim_start_matches("r#"))?),* })
+            }
+        }
+    };
+}
+
+/// Defines an engine's statements as constants, and a list of them for the test that has the
+/// database prepare each.
+macro_rules! statements {
+    ($list:ident: $($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
+        $($(#[$doc])* pub(in crate::store) const $name: &str = $sql;)*
+        pub(in crate::store) const $list: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+pub(super) use {on_engine, on_read, row, statements};
+
+row! {
+    /// A job as START, the rescuer and the planner need it.
+    struct JobRow {
+        id: i32,
+        name: String,
+        spec: String,
+    }
+}
+
+impl JobRow {
+    /// The definition, where this binary can read it.
+    pub(super) fn job(&self) -> Result<Job, StoreError> {
+        serde_json::from_str(&self.spec)
+            .map_err(|error| StoreError::Corrupt(format!("the definition of job `{}`: {error}", self.name)))
+    }
+}
+
+/// The jobs with these ids, by id. A definition that this binary cannot read is an error value,
+/// so that one job does not stop the others.
+pub(super) async fn load_jobs(
+    tx: &mut PhaseTx,
+    ids: impl IntoIterator<Item = i32>,
+) -> Result<HashMap<i32, (Name, Result<Job, StoreError>)>, StoreError> {
+    let mut ids: Vec<i32> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<JobRow> = match &mut tx.engine {
+        EngineTx::Postgres(conn) => {
+            sqlx::query_as(super::postgres::JOB_SPECS).bind(&ids).fetch_all(&mut **conn).await?
+        }
+        EngineTx::Sqlite(conn) => {
+            let mut rows = Vec::with_capacity(ids.len());
+            for id in ids {
+                rows.extend(
+                    sqlx::query_as::<_, JobRow>(super::sqlite::JOB_SPECS)
+                        .bind(id)
+                        .fetch_optional(&mut **conn)
+                        .await?,
+                );
+            }
+            rows
+        }
+    };
+    rows.into_iter().map(|row| Ok((row.id, (stored_name(&row.name)?, row.job())))).collect()
+}
+
+/// What becomes of an attempt whose job this binary cannot read: another host may.
+pub(super) fn next_without_definition(attempt: u32, max_attempts: u32) -> Next {
+    if attempt < max_attempts { Next::RetryIn(std::time::Duration::from_secs(60)) } else { Next::Final }
+}
+
+/// Where an execution stands in line: the time that it is due, earlier for a higher priority.
+/// The SQL of promotion says the same.
+pub(super) fn rank(due: jiff::Timestamp) -> i64 {
+    due.as_microsecond()
+}
+
+/// PostgreSQL has no text with a NUL character in it.
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+/// A count as the store keeps it.
+pub(super) fn to_count(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// A count of the store's, which never wrote a negative one.
+pub(super) fn from_count(count: i32) -> Result<u32, StoreError> {
+    u32::try_from(count).map_err(|_| StoreError::Corrupt(format!("a count of {count}")))
+}
+
+/// A time span in the store's microseconds, 100 years at most: a handler may ask to be retried
+/// after any number of milliseconds, and no engine's calendar is endless.
+pub(super) fn micros(span: std::time::Duration) -> i64 {
+    const LONGEST: i64 = 100 * 366 * 86_400 * 1_000_000;
+    i64::try_from(span.as_micros()).map_or(LONGEST, |micros| micros.min(LONGEST))
+}
+
+pub(super) fn stored_name(name: &str) -> Result<Name, StoreError> {
+    Name::new(name).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+pub(super) fn stored_json(what: &str, text: &str) -> Result<Value, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("{what}: {error}")))
+}
+
+pub(super) fn stored_failure(text: &str) -> Result<Failure, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Corrupt(format!("the error of an attempt: {error}")))
+}
+
+/// Serializes what cannot fail to: our own types and [`Value`]s.
+pub(super) fn json_text<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Invalid(format!("this cannot be written as JSON: {error}")))
+}
+
+pub(super) fn trigger_code(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Schedule => "schedule",
+        Trigger::Manual => "manual",
+        Trigger::Dependency => "dependency",
+        Trigger::Handler => "handler",
+        Trigger::Backfill => "backfill",
+    }
+}
+
+pub(super) fn stored_trigger(code: &str) -> Result<Trigger, StoreError> {
+    Ok(match code {
+        "schedule" => Trigger::Schedule,
+        "manual" => Trigger::Manual,
+        "dependency" => Trigger::Dependency,
+        "handler" => Trigger::Handler,
+        "backfill" => Trigger::Backfill,
+        other => return Err(StoreError::Corrupt(format!("an execution triggered by `{other}`"))),
+    })
+}
+
+pub(super) fn outcome_code(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded(_) => "succeeded",
+        Outcome::Failed(_) => "failed",
+        Outcome::Released => "released",
+    }
+}
+
+pub(super) fn crashed(host: &str) -> Outcome {
+    let message = format!("host `{host}` stopped, or lost the store, while this attempt ran");
+    Outcome::Failed(Failure::new(FailureKind::Crashed, message))
+}

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::StoreError;
-use super::connection::Store;
+use super::connection::{Pools, Store};
+use super::phase::PhaseName;
+use super::rescue::{RescuedExecution, bury};
+use super::row::{micros, on_engine, on_read, row, storable};
+use super::{StoreError, postgres, sqlite};
 use crate::job::Name;
 
 /// The number of a host session.
@@ -33,41 +36,117 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where a component has not been saved.
-    pub async fn register_session(&self, _session: &NewSession<'_>) -> Result<SessionId, StoreError> {
-        unimplemented!()
+    pub async fn register_session(&self, session: &NewSession<'_>) -> Result<SessionId, StoreError> {
+        let mut phase = self.begin(PhaseName::Definition).await?;
+        let tx = phase.tx();
+        let now = tx.now;
+        let id = on_engine!(tx, sql, conn => {
+            let id: i64 = sqlx::query_scalar(sql::INSERT_SESSION)
+                .bind(now)
+                .bind(storable(session.host))
+                .bind(session.boot_id)
+                .bind(storable(session.version))
+                .bind(micros(session.ttl))
+                .fetch_one(&mut *conn)
+                .await?;
+            for (plugin, digest) in session.plugins {
+                let inserted = sqlx::query(sql::INSERT_HOST_PLUGIN)
+                    .bind(id)
+                    .bind(plugin.as_str())
+                    .bind(storable(digest))
+                    .execute(&mut *conn)
+                    .await?;
+                if inserted.rows_affected() == 0 {
+                    return Err(component_is_not_saved(plugin, digest));
+                }
+            }
+            id
+        });
+        phase.commit().await?;
+        Ok(SessionId(id))
     }
 
-    /// Renews a host session, on a connection that no phase ever waits for or holds up.
+    /// Renews a host session, on a connection that no phase of this host waits for or holds up.
     ///
-    /// `lowest_open_lease`: no START of this host with a lower lease is open, nor will be:
-    /// the lowest of those that are running or may be under way. None: unchanged. It bounds
-    /// what a rescue has to look through.
+    /// `lowest_open_lease`: no START of this host with a lower lease is open, or may still turn
+    /// out to have been recorded. None: unchanged. It bounds what a rescue looks through.
     ///
     /// # Errors
     /// [`StoreError::SessionLost`] where the session is dead. One that has expired but was not
     /// yet found is renewed.
     pub async fn heartbeat(
         &self,
-        _session: SessionId,
-        _ttl: Duration,
-        _lowest_open_lease: Option<i64>,
+        session: SessionId,
+        ttl: Duration,
+        lowest_open_lease: Option<i64>,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        macro_rules! beat {
+            ($sql:ident, $pool:expr) => {
+                sqlx::query($sql::HEARTBEAT)
+                    .bind(self.now())
+                    .bind(session.0)
+                    .bind(micros(ttl))
+                    .bind(lowest_open_lease)
+                    .execute(&mut *$pool.acquire().await.map_err(|error| self.unreachable(error))?)
+                    .await?
+                    .rows_affected()
+            };
+        }
+        let renewed = match &self.pools {
+            Pools::Postgres { heartbeat, .. } => beat!(postgres, heartbeat),
+            Pools::Sqlite { write, .. } => beat!(sqlite, write),
+        };
+        if renewed == 0 { Err(StoreError::SessionLost) } else { Ok(()) }
     }
 
     /// Ends a host session after a drain. What is still open is treated as after a crash.
     ///
     /// # Errors
     /// [`StoreError::SessionLost`] where it was dead already.
-    pub async fn end_session(&self, _session: SessionId) -> Result<Vec<super::RescuedExecution>, StoreError> {
-        unimplemented!()
+    pub async fn end_session(&self, session: SessionId) -> Result<Vec<RescuedExecution>, StoreError> {
+        let mut phase = self.begin(PhaseName::Rescue).await?;
+        let tx = phase.tx();
+        let locked: Option<SessionRow> = on_engine!(tx, sql, conn => {
+            sqlx::query_as(sql::LOCK_SESSION_TO_END).bind(session.0).fetch_optional(conn).await?
+        });
+        let locked = locked.ok_or(StoreError::SessionLost)?;
+        let rescued = bury(tx, session, &locked).await?;
+        phase.commit().await?;
+        Ok(rescued)
     }
 
     /// The names of the live hosts that have a plugin.
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn live_hosts_with_plugin(&self, _plugin: &Name) -> Result<Vec<String>, StoreError> {
-        unimplemented!()
+    pub async fn live_hosts_with_plugin(&self, plugin: &Name) -> Result<Vec<String>, StoreError> {
+        let hosts = self.live_host_plugins().await?;
+        Ok(hosts.into_iter().filter(|row| row.plugin == plugin.as_str()).map(|row| row.host).collect())
     }
+
+    /// Which plugins the live hosts have, by plugin and host.
+    pub(super) async fn live_host_plugins(&self) -> Result<Vec<HostPluginRow>, StoreError> {
+        Ok(on_read!(self, sql, conn => {
+            sqlx::query_as(sql::LIVE_HOST_PLUGINS).bind(self.now()).fetch_all(conn).await?
+        }))
+    }
+}
+
+row! {
+    /// A host session that is locked to be ended.
+    struct SessionRow {
+        host: String,
+        lease_floor: i64,
+    }
+}
+
+row! {
+    struct HostPluginRow {
+        plugin: String,
+        host: String,
+    }
+}
+
+pub(super) fn component_is_not_saved(plugin: &Name, digest: &str) -> StoreError {
+    StoreError::Invalid(format!("plugin `{plugin}` has component {digest}, which has not been saved"))
 }

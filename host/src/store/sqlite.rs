@@ -1,4 +1,14 @@
-//! t
+//! The SQL for SQLite. `postgres` has the same constants in the same order.
+//!
+//! A write transaction holds the one write lock from its begin, so nothing here locks rows.
+//! What is a batch on PostgreSQL is one row here, and repeated: there is no round trip to save.
+
+mod reads;
+mod writes;
+
+pub(super) use reads::*;
+pub(super) use writes::*;
+
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    Vec::new()
+    [WRITES, READS].concat()
 }

@@ -46,11 +46,6 @@ impl Time {
     fn from_micros(micros: i64) -> Self {
         Self(Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX))
     }
-
-    /// This much later, or the end of time.
-    pub(super) fn plus(self, wait: std::time::Duration) -> Self {
-        Self(clock::truncate(self.0.checked_add(wait).unwrap_or(Timestamp::MAX)))
-    }
 }
 
 /// `timestamptz` on the wire: microseconds since 2000-01-01T00:00:00Z (`src/include/datatype/timestamp.h`).

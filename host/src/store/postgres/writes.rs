@@ -1,0 +1,270 @@
+//! What changes the store.
+
+use crate::store::row::statements;
+
+/// Several statements at once, which a database does not prepare: not in the list.
+pub(in crate::store) const SCHEMA_INIT: &str = "
+    create schema if not exists innkeeper;
+    create table if not exists innkeeper.schema_migration (
+        number     integer primary key,
+        name       text not null,
+        checksum   text not null,
+        version    text not null,
+        applied_at timestamptz not null
+    );
+    create table if not exists innkeeper.schema_info (
+        oldest_compatible integer not null
+    );
+    insert into innkeeper.schema_info (oldest_compatible)
+    select 1 where not exists (select 1 from innkeeper.schema_info)";
+
+statements! { WRITES:
+
+    // The schema
+
+    SCHEMA_EXISTS = "select to_regclass('innkeeper.schema_migration') is not null";
+    SCHEMA_LOCK = "select pg_advisory_xact_lock(7598807797348065637)";
+    MIGRATIONS = "
+        select number, name, checksum, version from innkeeper.schema_migration order by number";
+    OLDEST_COMPATIBLE = "select oldest_compatible from innkeeper.schema_info";
+    INSERT_MIGRATION = "
+        insert into innkeeper.schema_migration (number, name, checksum, version, applied_at)
+        values ($2, $3, $4, $5, coalesce($1, now()))";
+
+    // Host sessions
+
+    INSERT_SESSION = "
+        insert into innkeeper.host_session (host, boot_id, version, started_at, expires_at, lease_floor)
+        values ($2, $3, $4, coalesce($1, now()), coalesce($1, now()) + $5::bigint * interval '1 microsecond', 0)
+        returning id";
+    INSERT_HOST_PLUGIN = "
+        insert into innkeeper.host_plugin (session_id, plugin, component_id)
+        select $1, $2, id from innkeeper.component where digest = $3";
+    HEARTBEAT = "
+        update innkeeper.host_session
+        set expires_at = coalesce($1, now()) + $3::bigint * interval '1 microsecond',
+            lease_floor = greatest(lease_floor, $4::bigint)
+        where id = $2 and dead_at is null";
+    /// A heartbeat passes this lock, the rescuer's does not.
+    LOCK_LIVE_SESSION = "
+        select 1 from innkeeper.host_session where id = $1 and dead_at is null for key share";
+    LOCK_SESSION_TO_END = "
+        select host, lease_floor from innkeeper.host_session where id = $1 and dead_at is null for update";
+    EXPIRED_SESSIONS = "
+        select id from innkeeper.host_session
+        where dead_at is null and expires_at <= coalesce($1, now())
+        order by expires_at limit $2";
+    /// Skips a session whose host is in the middle of a phase: the next round finds it.
+    LOCK_EXPIRED_SESSION = "
+        select host, lease_floor from innkeeper.host_session
+        where id = $2 and dead_at is null and expires_at <= coalesce($1, now())
+        for update skip locked";
+    MARK_SESSION_DEAD = "
+        update innkeeper.host_session set dead_at = coalesce($1, now()) where id = $2";
+    OPEN_STARTS = "
+        select s.lease, s.execution_id, s.attempt, e.job_id, e.max_attempts,
+               e.unique_key is not null as has_unique_key
+        from innkeeper.start s
+        join innkeeper.execution e on e.id = s.execution_id
+        where s.session_id = $1 and s.lease >= $2
+          and not exists (select 1 from innkeeper.completion c
+                          where c.execution_id = s.execution_id and c.lease = s.lease)
+        order by s.lease";
+
+    // Definitions
+
+    NOW = "select coalesce($1, now())";
+    SAVE_COMPONENT = "
+        insert into innkeeper.component (digest, descriptions, created_at)
+        values ($2, $3::json, coalesce($1, now()))
+        on conflict (digest) do update set descriptions = excluded.descriptions";
+    SAVE_PLUGIN = "
+        insert into innkeeper.plugin (name, component_id, updated_at)
+        select $2, id, coalesce($1, now()) from innkeeper.component where digest = $3
+        on conflict (name) do update
+        set component_id = excluded.component_id, updated_at = excluded.updated_at";
+    /// Two hosts that start at once write the same jobs: one after the other.
+    LOCK_JOBS = "lock table innkeeper.job in share row exclusive mode";
+    SAVE_JOB = "
+        insert into innkeeper.job (name, owner, plugin, handler, spec, updated_at, next_fire_at)
+        values ($2, $3, $4, $5, $6::json, coalesce($1, now()), $7)
+        on conflict (name) do update
+        set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
+            spec = excluded.spec, updated_at = excluded.updated_at,
+            next_fire_at = excluded.next_fire_at, retired_at = null";
+    RETIRE_JOB = "
+        update innkeeper.job set retired_at = coalesce($1, now()), next_fire_at = null where name = $2";
+    JOB_SPECS = "select id, name, spec::text as spec from innkeeper.job where id = any ($1)";
+
+    // The planner
+
+    NEXT_DUE = "
+        select coalesce($1, now()) as now,
+               (select min(next_fire_at) from innkeeper.job
+                where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
+               (select min(due_at) from innkeeper.waiting where due_at is not null) as waiting_due";
+    /// Not `for update`, which would also hold up whoever only refers to the job.
+    LOCK_DUE_JOBS = "
+        select id, name, spec::text as spec, next_fire_at, coalesce($1, now()) as now
+        from innkeeper.job
+        where next_fire_at <= coalesce($1, now()) and paused_at is null and retired_at is null
+        order by next_fire_at limit $2
+        for no key update skip locked";
+    INSERT_FIRES = "
+        insert into innkeeper.execution
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
+        select f.id, f.job_id, 0, f.args::json, 'schedule', f.fire_time, f.fire_time, 0, f.max_attempts,
+               coalesce($1, now())
+        from unnest($2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::int[])
+             as f (id, job_id, args, fire_time, max_attempts)
+        on conflict (job_id, fire_time) where fire_time is not null do nothing
+        returning id";
+    MOVE_FIRE_TIMES = "
+        update innkeeper.job j set next_fire_at = m.next_fire_at
+        from unnest($1::int[], $2::timestamptz[]) as m (id, next_fire_at)
+        where j.id = m.id";
+    INSERT_READY = "
+        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+        select 0, r.rank, r.execution_id, r.job_id, 0
+        from unnest($1::bigint[], $2::uuid[], $3::int[]) as r (rank, execution_id, job_id)";
+    PROMOTE = "
+        with due as (
+            select execution_id from innkeeper.waiting
+            where due_at <= coalesce($1, now())
+            order by due_at limit $2
+            for update skip locked
+        ), gone as (
+            delete from innkeeper.waiting w using due where w.execution_id = due.execution_id
+            returning w.execution_id, w.job_id, w.attempt, w.due_at
+        )
+        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+        select e.queue_id, (extract(epoch from g.due_at) * 1000000)::bigint - e.priority * 60000000::bigint,
+               g.execution_id, g.job_id, g.attempt
+        from gone g join innkeeper.execution e on e.id = g.execution_id";
+
+    // Enqueuing
+
+    JOB_TO_ENQUEUE = "
+        select id, name, spec::text as spec, coalesce($1, now()) as now
+        from innkeeper.job where name = $2 and retired_at is null";
+    JOB_NAMES = "select name from innkeeper.job where retired_at is null order by name";
+    /// Waits for whoever is inserting or deleting the same key.
+    TAKE_UNIQUE_KEY = "
+        insert into innkeeper.unique_key (job_id, key, execution_id) values ($1, $2, $3)
+        on conflict (job_id, key) do nothing";
+    UNIQUE_KEY_HOLDER = "
+        select execution_id from innkeeper.unique_key where job_id = $1 and key = $2";
+    INSERT_EXECUTION = "
+        insert into innkeeper.execution
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
+        values ($2, $3, 0, $4::json, $5, $6, 0, $7, $8, coalesce($1, now()))";
+    INSERT_ONE_READY = "
+        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
+    INSERT_ONE_WAITING = "
+        insert into innkeeper.waiting (execution_id, job_id, attempt, due_at, blocker)
+        values ($1, $2, 0, $3, 'due')";
+
+    // START
+
+    /// The list of jobs is an array, so that the planner of queries knows it before it chooses
+    /// how to read `ready`, and reads it in the order of its key.
+    CLAIM = "
+        with claimed as (
+            select r.queue_id, r.rank, r.execution_id
+            from innkeeper.ready r
+            where r.queue_id = 0
+              and r.job_id = any (array(
+                  select j.id from innkeeper.job j
+                  join innkeeper.host_plugin p on p.plugin = j.plugin
+                  where p.session_id = $2))
+            order by r.queue_id, r.rank, r.execution_id
+            limit $3
+            for update skip locked
+        ), taken as (
+            delete from innkeeper.ready r using claimed c
+            where r.queue_id = c.queue_id and r.rank = c.rank and r.execution_id = c.execution_id
+            returning r.rank, r.execution_id, r.job_id, r.attempt
+        ), started as (
+            insert into innkeeper.start (execution_id, attempt, session_id, component_id, started_at)
+            select t.execution_id, t.attempt + 1, $2, p.component_id, coalesce($1, now())
+            from taken t
+            join innkeeper.job j on j.id = t.job_id
+            join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
+            order by t.rank, t.execution_id
+            returning lease, execution_id, attempt, started_at
+        )
+        select s.lease, s.execution_id, s.attempt, s.started_at, e.job_id, e.args::text as args,
+               e.triggered_by, e.scheduled_at, e.max_attempts, e.unique_key is not null as has_unique_key,
+               k.state::text as checkpoint
+        from started s
+        join innkeeper.execution e on e.id = s.execution_id
+        left join innkeeper.checkpoint k on k.execution_id = s.execution_id
+        order by s.lease";
+
+    // COMPLETION
+
+    INSERT_COMPLETION = "
+        insert into innkeeper.completion
+            (execution_id, lease, attempt, outcome, final, finished_at, result, error)
+        select s.execution_id, s.lease, s.attempt, c.outcome, c.final, coalesce($1, now()),
+               c.result::json, c.error::json
+        from unnest($3::uuid[], $4::bigint[], $5::text[], $6::bool[], $7::text[], $8::text[])
+             as c (execution_id, lease, outcome, final, result, error)
+        join innkeeper.start s
+          on s.session_id = $2 and s.lease = c.lease and s.execution_id = c.execution_id
+        on conflict do nothing
+        returning lease";
+    INSERT_RETRY = "
+        insert into innkeeper.waiting (execution_id, job_id, attempt, due_at, blocker)
+        select e.id, e.job_id, r.attempt, coalesce($1, now()) + r.wait * interval '1 microsecond', 'retry'
+        from unnest($2::uuid[], $3::int[], $4::bigint[]) as r (execution_id, attempt, wait)
+        join innkeeper.execution e on e.id = r.execution_id";
+    /// Its old place in line: it has waited already.
+    REQUEUE = "
+        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+        select e.queue_id,
+               (extract(epoch from e.scheduled_at) * 1000000)::bigint - e.priority * 60000000::bigint,
+               e.id, e.job_id, r.attempt
+        from unnest($1::uuid[], $2::int[]) as r (execution_id, attempt)
+        join innkeeper.execution e on e.id = r.execution_id";
+    RELEASE_UNIQUE_KEY = "
+        delete from innkeeper.unique_key u using innkeeper.execution e
+        where e.id = any ($1) and u.job_id = e.job_id and u.key = e.unique_key and u.execution_id = e.id";
+    EXISTING_COMPLETION = "
+        select c.lease, c.outcome, c.final, c.result::text as result, c.error::text as error
+        from unnest($1::uuid[], $2::bigint[]) as q (execution_id, lease)
+        join innkeeper.completion c on c.execution_id = q.execution_id and c.lease = q.lease";
+    INSERT_STALE = "
+        insert into innkeeper.stale (execution_id, lease, session_id, kind, at, detail)
+        values ($2, $3, $4, $5, coalesce($1, now()), $6::json)";
+
+    // Handlers
+
+    /// The lock of the start keeps two calls of one attempt from numbering a line alike.
+    LOCK_OPEN_START = "
+        select 1
+        from innkeeper.host_session h
+        join innkeeper.start s on s.session_id = h.id
+        where h.id = $1 and h.dead_at is null and s.lease = $2 and s.execution_id = $3
+          and not exists (select 1 from innkeeper.completion c
+                          where c.execution_id = s.execution_id and c.lease = s.lease)
+        for key share of h for no key update of s";
+    LAST_LOG_SEQ = "
+        select coalesce(max(seq), 0) from innkeeper.log where execution_id = $1 and lease = $2";
+    INSERT_LOG = "
+        insert into innkeeper.log (execution_id, lease, seq, at, level, message, fields)
+        select $1, $2, l.seq, l.at, l.level, l.message, l.fields::json
+        from unnest($3::int[], $4::timestamptz[], $5::text[], $6::text[], $7::text[])
+             as l (seq, at, level, message, fields)";
+    SAVE_PROGRESS = "
+        insert into innkeeper.progress (execution_id, lease, done, total, message, at)
+        values ($2, $3, $4, $5, $6, coalesce($1, now()))
+        on conflict (execution_id) do update
+        set lease = excluded.lease, done = excluded.done, total = excluded.total,
+            message = excluded.message, at = excluded.at";
+    SAVE_CHECKPOINT = "
+        insert into innkeeper.checkpoint (execution_id, lease, state, at)
+        values ($2, $3, $4::json, coalesce($1, now()))
+        on conflict (execution_id) do update
+        set lease = excluded.lease, state = excluded.state, at = excluded.at";
+}

@@ -1,0 +1,225 @@
+//! What changes the store.
+
+use crate::store::row::statements;
+
+/// Several statements at once, which a database does not prepare: not in the list.
+pub(in crate::store) const SCHEMA_INIT: &str = "
+    create table if not exists schema_migration (
+        number     integer primary key,
+        name       text not null,
+        checksum   text not null,
+        version    text not null,
+        applied_at integer not null
+    ) strict;
+    create table if not exists schema_info (
+        oldest_compatible integer not null
+    ) strict;
+    insert into schema_info (oldest_compatible)
+    select 1 where not exists (select 1 from schema_info)";
+
+statements! { WRITES:
+
+    // The schema
+
+    SCHEMA_EXISTS = "select exists (select 1 from sqlite_master where name = 'schema_migration')";
+    /// The transaction has the lock.
+    SCHEMA_LOCK = "select 1";
+    MIGRATIONS = "
+        select number, name, checksum, version from schema_migration order by number";
+    OLDEST_COMPATIBLE = "select oldest_compatible from schema_info";
+    INSERT_MIGRATION = "
+        insert into schema_migration (number, name, checksum, version, applied_at)
+        values ($2, $3, $4, $5, $1)";
+
+    // Host sessions
+
+    INSERT_SESSION = "
+        insert into host_session (host, boot_id, version, started_at, expires_at, lease_floor)
+        values ($2, $3, $4, $1, $1 + $5, 0)
+        returning id";
+    INSERT_HOST_PLUGIN = "
+        insert into host_plugin (session_id, plugin, component_id)
+        select $1, $2, id from component where digest = $3";
+    HEARTBEAT = "
+        update host_session
+        set expires_at = $1 + $3,
+            lease_floor = max(lease_floor, coalesce($4, lease_floor))
+        where id = $2 and dead_at is null";
+    LOCK_LIVE_SESSION = "
+        select 1 from host_session where id = $1 and dead_at is null";
+    LOCK_SESSION_TO_END = "
+        select host, lease_floor from host_session where id = $1 and dead_at is null";
+    EXPIRED_SESSIONS = "
+        select id from host_session
+        where dead_at is null and expires_at <= $1
+        order by expires_at limit $2";
+    LOCK_EXPIRED_SESSION = "
+        select host, lease_floor from host_session
+        where id = $2 and dead_at is null and expires_at <= $1";
+    MARK_SESSION_DEAD = "
+        update host_session set dead_at = $1 where id = $2";
+    OPEN_STARTS = "
+        select s.lease, s.execution_id, s.attempt, e.job_id, e.max_attempts,
+               e.unique_key is not null as has_unique_key
+        from start s
+        join execution e on e.id = s.execution_id
+        where s.session_id = $1 and s.lease >= $2
+          and not exists (select 1 from completion c
+                          where c.execution_id = s.execution_id and c.lease = s.lease)
+        order by s.lease";
+
+    // Definitions
+
+    NOW = "select $1";
+    SAVE_COMPONENT = "
+        insert into component (digest, descriptions, created_at)
+        values ($2, $3, $1)
+        on conflict (digest) do update set descriptions = excluded.descriptions";
+    SAVE_PLUGIN = "
+        insert into plugin (name, component_id, updated_at)
+        select $2, id, $1 from component where digest = $3
+        on conflict (name) do update
+        set component_id = excluded.component_id, updated_at = excluded.updated_at";
+    LOCK_JOBS = "select 1";
+    SAVE_JOB = "
+        insert into job (name, owner, plugin, handler, spec, updated_at, next_fire_at)
+        values ($2, $3, $4, $5, $6, $1, $7)
+        on conflict (name) do update
+        set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
+            spec = excluded.spec, updated_at = excluded.updated_at,
+            next_fire_at = excluded.next_fire_at, retired_at = null";
+    RETIRE_JOB = "
+        update job set retired_at = $1, next_fire_at = null where name = $2";
+    JOB_SPECS = "select id, name, spec from job where id = $1";
+
+    // The planner
+
+    NEXT_DUE = "
+        select $1 as now,
+               (select min(next_fire_at) from job
+                where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
+               (select min(due_at) from waiting where due_at is not null) as waiting_due";
+    LOCK_DUE_JOBS = "
+        select id, name, spec, next_fire_at, $1 as now
+        from job
+        where next_fire_at <= $1 and paused_at is null and retired_at is null
+        order by next_fire_at limit $2";
+    INSERT_FIRES = "
+        insert into execution
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
+        values ($2, $3, 0, $4, 'schedule', $5, $5, 0, $6, $1)
+        on conflict (job_id, fire_time) where fire_time is not null do nothing
+        returning id";
+    MOVE_FIRE_TIMES = "
+        update job set next_fire_at = $2 where id = $1";
+    INSERT_READY = "
+        insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
+    PROMOTE = "
+        insert into ready (queue_id, rank, execution_id, job_id, attempt)
+        select e.queue_id, w.due_at - e.priority * 60000000, w.execution_id, w.job_id, w.attempt
+        from (select * from waiting where due_at <= $1 order by due_at, execution_id limit $2) w
+        join execution e on e.id = w.execution_id";
+    /// The rows that PROMOTE took, by the same order and limit.
+    FORGET_PROMOTED = "
+        delete from waiting where execution_id in
+            (select execution_id from waiting where due_at <= $1 order by due_at, execution_id limit $2)";
+
+    // Enqueuing
+
+    JOB_TO_ENQUEUE = "
+        select id, name, spec, $1 as now
+        from job where name = $2 and retired_at is null";
+    JOB_NAMES = "select name from job where retired_at is null order by name";
+    TAKE_UNIQUE_KEY = "
+        insert into unique_key (job_id, key, execution_id) values ($1, $2, $3)
+        on conflict (job_id, key) do nothing";
+    UNIQUE_KEY_HOLDER = "
+        select execution_id from unique_key where job_id = $1 and key = $2";
+    INSERT_EXECUTION = "
+        insert into execution
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
+        values ($2, $3, 0, $4, $5, $6, 0, $7, $8, $1)";
+    INSERT_ONE_READY = "
+        insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
+    INSERT_ONE_WAITING = "
+        insert into waiting (execution_id, job_id, attempt, due_at, blocker)
+        values ($1, $2, 0, $3, 'due')";
+
+    // START
+
+    /// What START may take. `cross join` keeps SQLite from reading any table before `ready`.
+    CLAIM = "
+        select r.rank, r.execution_id, r.attempt, r.job_id, e.args, e.triggered_by, e.scheduled_at,
+               e.max_attempts, e.unique_key is not null as has_unique_key, k.state as checkpoint,
+               (select p.component_id from job j join host_plugin p on p.plugin = j.plugin
+                where j.id = r.job_id and p.session_id = $1) as component_id
+        from ready r
+        cross join execution e on e.id = r.execution_id
+        left join checkpoint k on k.execution_id = r.execution_id
+        where r.queue_id = 0
+          and r.job_id in (select j.id from job j join host_plugin p on p.plugin = j.plugin
+                           where p.session_id = $1)
+        order by r.queue_id, r.rank, r.execution_id
+        limit $2";
+    TAKE_READY = "
+        delete from ready where queue_id = 0 and rank = $1 and execution_id = $2";
+    INSERT_START = "
+        insert into start (execution_id, attempt, session_id, component_id, started_at)
+        values ($2, $3, $4, $5, $1)
+        returning lease";
+
+    // COMPLETION
+
+    INSERT_COMPLETION = "
+        insert into completion
+            (execution_id, lease, attempt, outcome, final, finished_at, result, error)
+        select s.execution_id, s.lease, s.attempt, $5, $6, $1, $7, $8
+        from start s
+        where s.session_id = $2 and s.execution_id = $3 and s.lease = $4
+        on conflict do nothing
+        returning lease";
+    INSERT_RETRY = "
+        insert into waiting (execution_id, job_id, attempt, due_at, blocker)
+        select e.id, e.job_id, $3, $1 + $4, 'retry'
+        from execution e where e.id = $2";
+    REQUEUE = "
+        insert into ready (queue_id, rank, execution_id, job_id, attempt)
+        select e.queue_id, e.scheduled_at - e.priority * 60000000, e.id, e.job_id, $2
+        from execution e where e.id = $1";
+    RELEASE_UNIQUE_KEY = "
+        delete from unique_key
+        where execution_id = $1
+          and (job_id, key) = (select e.job_id, e.unique_key from execution e where e.id = $1)";
+    EXISTING_COMPLETION = "
+        select lease, outcome, final, result, error
+        from completion where execution_id = $1 and lease = $2";
+    INSERT_STALE = "
+        insert into stale (execution_id, lease, session_id, kind, at, detail)
+        values ($2, $3, $4, $5, $1, $6)";
+
+    // Handlers
+
+    LOCK_OPEN_START = "
+        select 1
+        from host_session h
+        join start s on s.session_id = h.id
+        where h.id = $1 and h.dead_at is null and s.lease = $2 and s.execution_id = $3
+          and not exists (select 1 from completion c
+                          where c.execution_id = s.execution_id and c.lease = s.lease)";
+    LAST_LOG_SEQ = "
+        select coalesce(max(seq), 0) from log where execution_id = $1 and lease = $2";
+    INSERT_LOG = "
+        insert into log (execution_id, lease, seq, at, level, message, fields)
+        values ($1, $2, $3, $4, $5, $6, $7)";
+    SAVE_PROGRESS = "
+        insert into progress (execution_id, lease, done, total, message, at)
+        values ($2, $3, $4, $5, $6, $1)
+        on conflict (execution_id) do update
+        set lease = excluded.lease, done = excluded.done, total = excluded.total,
+            message = excluded.message, at = excluded.at";
+    SAVE_CHECKPOINT = "
+        insert into checkpoint (execution_id, lease, state, at)
+        values ($2, $3, $4, $1)
+        on conflict (execution_id) do update
+        set lease = excluded.lease, state = excluded.state, at = excluded.at";
+}

@@ -1,0 +1,51 @@
+//! Store conformance: one suite, every rule on both engines.
+//!
+//! Each [`rule!`] is one sentence and becomes two tests, `…::sqlite` and `…::postgres`. The
+//! clock stands still until a test turns it.
+
+#[path = "store/claims.rs"]
+mod claims;
+#[path = "store/completions.rs"]
+mod completions;
+#[path = "store/definitions.rs"]
+mod definitions;
+#[path = "store/fencing.rs"]
+mod fencing;
+#[path = "store/handlers.rs"]
+mod handlers;
+#[path = "store/planning.rs"]
+mod planning;
+#[path = "store/reading.rs"]
+mod reading;
+#[path = "store/rescue.rs"]
+mod rescue;
+#[path = "store/schema.rs"]
+mod schema;
+#[path = "store/world.rs"]
+mod world;
+
+/// One rule of the store: its sentence, and what holds in a world of its own.
+#[macro_export]
+macro_rules! rule {
+    ($name:ident, $check:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "not every rule needs all that its file imports")]
+            use super::*;
+
+            async fn check(engine: innkeeper_tests::database::Engine) {
+                let check = $check;
+                check(&$crate::world::World::new(engine).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                check(innkeeper_tests::database::Engine::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                check(innkeeper_tests::database::Engine::Postgres).await;
+            }
+        }
+    };
+}

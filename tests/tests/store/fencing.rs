@@ -1,0 +1,114 @@
+//! Sessions and leases: who was given up can change nothing any more.
+
+use innkeeper::execution::{Outcome, State};
+use innkeeper::store::{PhaseName, Recording, StoreError};
+
+use crate::rule;
+use crate::world::{TTL, World, failure, job, success};
+
+rule!(a_completion_after_a_rescue_changes_nothing_and_is_on_record_as_stale, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    world.crash_all().await;
+    assert_eq!(world.record(session, success(&attempt)).await, Recording::Stale);
+    let execution = world.execution(attempt.execution).await;
+    assert_eq!(execution.state, State::Retrying);
+    assert_eq!(execution.result, None);
+    assert_eq!(world.count("stale", "kind = 'completion'").await, 1);
+    assert_eq!(world.count("completion", "true").await, 1);
+});
+
+rule!(a_completion_of_a_lease_that_another_session_holds_is_stale, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    let other = world.host("inn-2").await;
+    assert_eq!(world.record(other, success(&attempt)).await, Recording::Stale);
+    assert_eq!(world.state(attempt.execution).await, State::Running);
+    assert_eq!(world.record(session, success(&attempt)).await, Recording::Recorded);
+});
+
+rule!(a_completion_of_a_lease_that_never_was_is_stale, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    let mut completion = success(&attempt);
+    completion.lease += 1000;
+    assert_eq!(world.record(session, completion).await, Recording::Stale);
+    assert_eq!(world.state(attempt.execution).await, State::Running);
+});
+
+rule!(a_completion_whose_answer_was_lost_can_be_repeated, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    for _ in 0..2 {
+        assert_eq!(world.record(session, success(&attempt)).await, Recording::Recorded);
+    }
+    // Also after the session has ended: what counts is what is on record.
+    world.crash_all().await;
+    assert_eq!(world.record(session, success(&attempt)).await, Recording::Recorded);
+    assert_eq!(world.count("completion", "true").await, 1);
+    assert_eq!(world.count("stale", "true").await, 0);
+});
+
+rule!(a_second_completion_that_says_otherwise_is_stale, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    world.record(session, success(&attempt)).await;
+    assert_eq!(world.record(session, failure(&attempt)).await, Recording::Stale);
+    assert_eq!(world.state(attempt.execution).await, State::Succeeded);
+    assert_eq!(world.count("waiting", "true").await, 0);
+});
+
+rule!(a_dead_session_starts_nothing, async |world: &World| {
+    world.jobs(&[job("j")]).await;
+    let session = world.host("inn-1").await;
+    world.crash_all().await;
+    let execution = world.enqueue("j").await;
+    assert!(matches!(world.store.claim(session, 10).await, Err(StoreError::SessionLost)));
+    assert_eq!(world.state(execution).await, State::Queued);
+});
+
+rule!(a_dead_session_cannot_be_renewed, async |world: &World| {
+    let session = world.host("inn-1").await;
+    world.crash_all().await;
+    let renewed = world.store.heartbeat(session, TTL, None).await;
+    assert!(matches!(renewed, Err(StoreError::SessionLost)), "{renewed:?}");
+});
+
+rule!(a_session_that_has_expired_but_was_not_yet_found_can_be_renewed, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    world.clock.advance(TTL * 2);
+    world.store.heartbeat(session, TTL, None).await.unwrap();
+    assert_eq!(world.store.rescue(10).await.unwrap(), []);
+    assert_eq!(world.record(session, success(&attempt)).await, Recording::Recorded);
+});
+
+rule!(a_lease_is_never_used_again, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    world.record(session, attempt.finish(Outcome::Released)).await;
+    // As a pruner would: SQLite gives a plain rowid out again.
+    world.tamper("delete from {}completion; delete from {}start").await;
+    assert!(world.claim_one(session).await.lease > attempt.lease);
+});
+
+rule!(a_start_under_way_is_not_missed_by_a_rescuer, async |world: &World| {
+    world.jobs(&[job("j")]).await;
+    let session = world.host("inn-1").await;
+    let execution = world.enqueue("j").await;
+    let mut start = world.store.begin(PhaseName::Start).await.unwrap();
+    assert_eq!(start.tx().start(session, 1).await.unwrap().len(), 1);
+    world.clock.advance(TTL);
+    let rescuer = world.another_store(1).await;
+    let meanwhile = tokio::spawn(async move { rescuer.rescue(10).await.unwrap() });
+    start.commit().await.unwrap();
+    // The rescuer passed by, or waited; the next round sees what was committed.
+    let mut rescued = meanwhile.await.unwrap();
+    rescued.extend(world.store.rescue(10).await.unwrap());
+    assert_eq!(rescued.iter().map(|rescued| rescued.execution).collect::<Vec<_>>(), [execution]);
+    assert_eq!(world.state(execution).await, State::Retrying);
+});
+
+rule!(a_phase_that_is_dropped_leaves_nothing_behind, async |world: &World| {
+    world.jobs(&[job("j")]).await;
+    let session = world.host("inn-1").await;
+    let execution = world.enqueue("j").await;
+    let mut start = world.store.begin(PhaseName::Start).await.unwrap();
+    assert_eq!(start.tx().start(session, 1).await.unwrap().len(), 1);
+    drop(start);
+    assert_eq!(world.state(execution).await, State::Queued);
+    assert_eq!(world.claim_one(session).await.attempt, 1);
+});

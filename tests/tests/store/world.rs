@@ -1,0 +1,194 @@
+//! A store, its clock, and the few steps that most rules begin with.
+
+use std::time::Duration;
+
+use innkeeper::database_url::DatabaseUrl;
+use innkeeper::execution::{Attempt, Completion, Failure, FailureKind, Outcome, State, Trigger};
+use innkeeper::job::{Job, Name, OnCrash};
+use innkeeper::retry::{Backoff, RetryPolicy};
+use innkeeper::schedule::{Schedule, Spec};
+use innkeeper::store::{
+    ExecutionFilter, ExecutionRecord, Holder, NewExecution, NewSession, Recording, SessionId, Store,
+};
+use innkeeper_tests::clock::TestClock;
+use innkeeper_tests::database::{Engine, TestDatabase};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection};
+use uuid::Uuid;
+
+/// How long host sessions last here.
+pub const TTL: Duration = Duration::from_secs(30);
+
+/// A store with a schema and nothing in it.
+pub struct World {
+    /// Last to go.
+    pub store: Store,
+    pub clock: TestClock,
+    pub database: TestDatabase,
+}
+
+impl World {
+    pub async fn new(engine: Engine) -> Self {
+        let database = TestDatabase::migrated(engine).await;
+        let clock = TestClock::at("2026-03-01T12:00:00Z");
+        let store = database.store(4).await.with_clock(clock.for_store());
+        Self { store, clock, database }
+    }
+
+    /// Another host's view of the same store, with connections of its own.
+    pub async fn another_store(&self, max_connections: u32) -> Store {
+        self.database.store(max_connections).await.with_clock(self.clock.for_store())
+    }
+
+    /// Makes these the jobs of the owner `file`.
+    pub async fn jobs(&self, jobs: &[Job]) {
+        self.store.sync_jobs("file", jobs).await.unwrap();
+    }
+
+    /// Registers a host with the plugin `p`.
+    pub async fn host(&self, host: &str) -> SessionId {
+        self.host_with(host, &["p"]).await
+    }
+
+    pub async fn host_with(&self, host: &str, plugins: &[&str]) -> SessionId {
+        self.store.save_component("sha256:c0ffee", &json!([])).await.unwrap();
+        let plugins: Vec<_> =
+            plugins.iter().map(|plugin| (name(plugin), "sha256:c0ffee".to_owned())).collect();
+        let boot_id = Uuid::new_v4();
+        let session = NewSession { host, boot_id, version: "0.1.0", ttl: TTL, plugins: &plugins };
+        self.store.register_session(&session).await.unwrap()
+    }
+
+    pub async fn enqueue(&self, job: &str) -> Uuid {
+        self.store.enqueue(&by_hand(&name(job))).await.unwrap().id
+    }
+
+    /// Claims the one execution that is ready.
+    pub async fn claim_one(&self, session: SessionId) -> Attempt {
+        let mut attempts = self.store.claim(session, 10).await.unwrap();
+        assert_eq!(attempts.len(), 1, "one execution is ready");
+        attempts.remove(0)
+    }
+
+    /// A job `j`, a host `inn-1` and a running attempt.
+    pub async fn running(&self) -> (SessionId, Attempt) {
+        self.running_of(job("j")).await
+    }
+
+    pub async fn running_of(&self, job: Job) -> (SessionId, Attempt) {
+        self.jobs(std::slice::from_ref(&job)).await;
+        let session = self.host("inn-1").await;
+        self.enqueue(job.name.as_str()).await;
+        (session, self.claim_one(session).await)
+    }
+
+    pub async fn record(&self, session: SessionId, completion: Completion) -> Recording {
+        self.store.record(session, &[completion]).await.unwrap().remove(0)
+    }
+
+    /// Lets every host session expire, and ends what they had open.
+    pub async fn crash_all(&self) -> Vec<innkeeper::store::RescuedExecution> {
+        self.clock.advance(TTL);
+        self.store.rescue(100).await.unwrap()
+    }
+
+    pub async fn execution(&self, id: Uuid) -> ExecutionRecord {
+        self.store.execution(id).await.unwrap().expect("the execution is there")
+    }
+
+    pub async fn state(&self, id: Uuid) -> State {
+        self.execution(id).await.state
+    }
+
+    pub async fn list(&self, job: Option<&str>, state: Option<State>) -> Vec<Uuid> {
+        let filter = ExecutionFilter { job: job.map(name), state, before: None, limit: 100 };
+        let executions = self.store.executions(&filter).await.unwrap();
+        executions.into_iter().map(|execution| execution.id).collect()
+    }
+
+    /// How many rows a table has that fit a condition.
+    pub async fn count(&self, table: &str, condition: &str) -> i64 {
+        self.scalar(&format!("select count(*) from {{}}{table} where {condition}")).await
+    }
+
+    /// A number from a statement of the test's own; `{}` stands for the schema's prefix.
+    pub async fn scalar(&self, statement: &str) -> i64 {
+        match self.database.url() {
+            DatabaseUrl::Postgres(url) => {
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                let statement = AssertSqlSafe(statement.replace("{}", "innkeeper."));
+                sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
+            }
+            DatabaseUrl::Sqlite(path) => {
+                let url = format!("sqlite:{}", path.display());
+                let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+                let statement = AssertSqlSafe(statement.replace("{}", ""));
+                sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+
+    /// Changes rows with a statement of the test's own.
+    pub async fn tamper(&self, statement: &str) {
+        match self.database.url() {
+            DatabaseUrl::Postgres(url) => {
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                let statement = AssertSqlSafe(statement.replace("{}", "innkeeper."));
+                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            }
+            DatabaseUrl::Sqlite(path) => {
+                let url = format!("sqlite:{}", path.display());
+                let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+                let statement = AssertSqlSafe(statement.replace("{}", ""));
+                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+}
+
+pub fn name(name: &str) -> Name {
+    Name::new(name).unwrap()
+}
+
+/// A job of plugin `p` without a schedule: three attempts, ten seconds apart.
+pub fn job(job: &str) -> Job {
+    Job {
+        name: name(job),
+        plugin: name("p"),
+        handler: "h".into(),
+        args: json!({ "days": 7 }),
+        schedule: None,
+        enabled: true,
+        retry: RetryPolicy {
+            max_attempts: 3,
+            backoff: Backoff::Constant,
+            initial: Duration::from_secs(10),
+            maximum: Duration::from_secs(10),
+            jitter: 0.0,
+        },
+        timeout: Duration::from_secs(60),
+        on_crash: OnCrash::Retry,
+    }
+}
+
+/// The same, every so many seconds.
+pub fn every(job_name: &str, seconds: u64) -> Job {
+    let spec = Spec { every: Some(Duration::from_secs(seconds)), ..Spec::default() };
+    Job { schedule: Some(Schedule::new(&spec).unwrap()), ..job(job_name) }
+}
+
+pub fn by_hand(job: &Name) -> NewExecution<'_> {
+    NewExecution { job, args: None, triggered_by: Trigger::Manual, run_at: None, unique_key: None, by: None }
+}
+
+pub fn holder(session: SessionId, attempt: &Attempt) -> Holder {
+    Holder { session, lease: attempt.lease, execution: attempt.execution }
+}
+
+pub fn success(attempt: &Attempt) -> Completion {
+    attempt.finish(Outcome::Succeeded(json!({ "deleted": 3 })))
+}
+
+pub fn failure(attempt: &Attempt) -> Completion {
+    attempt.finish(Outcome::Failed(Failure::new(FailureKind::Handler, "the disk is full")))
+}
