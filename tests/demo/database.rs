@@ -207,7 +207,7 @@ impl Application {
 }
 
 fn in_batches<T: Serialize>(rows: &[T]) -> impl Iterator<Item = serde_json::Result<String>> {
-    rows.chunks(BATCH).map(|rows| serde_json::to_string(rows))
+    rows.chunks(BATCH).map(serde_json::to_string)
 }
 
 /// Makes a fresh database on a server, in place of an earlier one of this name, and returns
