@@ -407,7 +407,7 @@ fn arguments_that_do_not_fit_are_reported_at_their_place_and_without_secrets() {
             "nest": { "type": "string" },
         },
     });
-    let error = crate::args::check_args(Some(&schema.to_string()), &config.jobs[&job].args).unwrap_err();
+    let error = crate::args::check_args(Some(&schema), &config.jobs[&job].args).unwrap_err();
     assert!(error.to_string().contains("hunter2"), "the check itself does not know: {error}");
     let shown = config.args_errors(&job, &error).to_string();
     let lines: Vec<&str> = shown.lines().collect();
