@@ -65,7 +65,7 @@ fn what_is_wrong_in_the_file_is_told_with_line_and_column() {
             "innkeeper.toml:6:21: ",
             "is not a cron expression",
         ),
-        ("[store]\nurl = \"${NOT_SET_ANYWHERE}\"\n", "innkeeper.toml:4:7: ", "NOT_SET_ANYWHERE"),
+        ("[store]\nurl = \"${NOT_SET_ANYWHERE}\"\n", "innkeeper.toml:4:8: ", "NOT_SET_ANYWHERE"),
         (
             "[jobs.a]\nplugin = \"prob\"\nhandler = \"echo\"\n",
             "innkeeper.toml:4:10: ",

@@ -18,7 +18,7 @@ pub(super) async fn run(global: &Global, _command: &Migrate) -> Result<Report, C
     let applied = report
         .applied
         .iter()
-        .map(|applied| format!("{:04}_{}", applied.number, applied.name))
+        .map(|applied| applied.name.clone())
         .collect::<Vec<_>>();
     let text = if applied.is_empty() {
         "The store's schema was up to date.".to_owned()
