@@ -6,7 +6,7 @@
 pub mod db;
 
 /// Generated from the WIT in `plugin-sdk/wit`.
-#[expect(missing_docs, clippy::all, reason = "generated; the WIT has the documentation")]
+#[expect(missing_docs, reason = "generated; the WIT has the documentation")]
 pub mod bindings {
     wasmtime::component::bindgen!({
         path: "../plugin-sdk/wit",

@@ -318,7 +318,7 @@ mod tests {
             "1",
             "'SELECT'",
             "$$SELECT$$",
-            "SELECT\01",
+            "SELECT\x001",
         ] {
             for dialect in BOTH {
                 assert!(check(sql, dialect).is_err(), "{dialect:?}: {sql:?}");
