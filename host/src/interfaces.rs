@@ -16,7 +16,7 @@ pub mod jobs;
 pub mod stdio;
 
 /// Generated from the WIT in `plugin-sdk/wit`.
-#[expect(missing_docs, clippy::all, reason = "generated; the WIT has the documentation")]
+#[expect(missing_docs, reason = "generated; the WIT has the documentation")]
 pub mod bindings {
     wasmtime::component::bindgen!({
         path: "../plugin-sdk/wit",

@@ -45,7 +45,7 @@ pub(super) enum Output {
 /// The transaction to begin.
 pub(super) enum Begin<'a> {
     /// That of one statement.
-    Statement(&'a str),
+    Statement(&'a str, Statement),
     /// One of the guest's.
     Transaction(&'a BeginOptions),
 }
@@ -54,12 +54,12 @@ impl Connection {
     pub(super) async fn begin(&mut self, begin: &Begin<'_>, caller: &Caller) -> Result<(), Failure> {
         let writer = || Writer { session: caller.session, owner: caller.to_string() };
         match (self, begin) {
-            (Self::Postgres(connection), Begin::Statement(_)) => connection.begin(None, false).await,
+            (Self::Postgres(connection), Begin::Statement(..)) => connection.begin(None, false).await,
             (Self::Postgres(connection), Begin::Transaction(options)) => {
                 connection.begin(options.isolation, options.read_only).await
             }
-            (Self::Sqlite(connection), Begin::Statement(sql)) => {
-                connection.begin_for(sql, writer(), &caller.closing).await
+            (Self::Sqlite(connection), Begin::Statement(sql, what)) => {
+                connection.begin_for(sql, *what, writer(), &caller.closing).await
             }
             (Self::Sqlite(connection), Begin::Transaction(options)) => {
                 let access = if options.read_only { Access::Read } else { Access::Write(writer()) };

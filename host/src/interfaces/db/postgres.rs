@@ -27,7 +27,7 @@ pub(super) struct Connection {
     inner: PgConnection,
     /// What `pg_cancel_backend` takes.
     pub(super) pid: i32,
-    /// The transaction may have changed what cached statements mean.
+    /// The last transaction may have changed what cached statements mean.
     schema_changed: bool,
 }
 
@@ -56,15 +56,18 @@ impl Connection {
             Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
         };
         let access = if read_only { " READ ONLY" } else { "" };
-        self.schema_changed = false;
+        if self.schema_changed {
+            // Now and not with the commit, whose answer nothing that comes after may change.
+            self.inner.clear_cached_statements().await?;
+            self.schema_changed = false;
+        }
         self.simple(format!("BEGIN{isolation}{access}")).await
     }
 
     /// Commits. The savepoint fails, and so does the whole, where the transaction has failed
     /// or is gone: `COMMIT` alone would answer that all is well.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
-        self.simple("SAVEPOINT innkeeper_commit; COMMIT".to_owned()).await?;
-        self.forget_statements().await
+        self.simple("SAVEPOINT innkeeper_commit; COMMIT".to_owned()).await
     }
 
     /// Rolls back. A cancel request that comes too late for its statement may hit this one,
@@ -74,7 +77,7 @@ impl Connection {
             match self.simple("ROLLBACK".to_owned()).await {
                 Err(failure) if failure.error.code.as_deref() == Some("57014") => {}
                 Err(failure) => return Err(failure),
-                Ok(()) => return self.forget_statements().await,
+                Ok(()) => return Ok(()),
             }
         }
         let message = "the rollback was cancelled again and again";
@@ -137,13 +140,6 @@ impl Connection {
 
     async fn simple(&mut self, sql: String) -> Result<(), Failure> {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.inner).await?;
-        Ok(())
-    }
-
-    async fn forget_statements(&mut self) -> Result<(), Failure> {
-        if std::mem::take(&mut self.schema_changed) {
-            self.inner.clear_cached_statements().await?;
-        }
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{Begin, Output, Want};
 use super::error::Failure;
 use super::transaction::{Command, Transaction, serve};
-use super::{BeginOptions, Database, Error, ErrorKind, RowSet, Value, error};
+use super::{BeginOptions, Database, Error, ErrorKind, RowSet, Value, error, statement};
 use crate::job::Name;
 
 /// How long the end of an execution may take. The tasks give up before.
@@ -348,8 +348,8 @@ async fn call_once(
     params: &[Value],
     want: Want,
 ) -> Result<Output, Failure> {
-    super::statement::check(sql, database.dialect())?;
-    let mut transaction = Transaction::begin(database, caller, &Begin::Statement(sql)).await?;
+    let what = statement::check(sql, database.dialect())?;
+    let mut transaction = Transaction::begin(database, caller, &Begin::Statement(sql, what)).await?;
     match transaction.run(sql, params, want).await {
         Ok(output) => {
             transaction.commit().await?;

@@ -36,6 +36,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 /// tens of microseconds.
 const STEPS: i32 = 1_000;
 
+/// Fixes what the transaction sees, and has SQLite notice that another connection has changed
+/// the tables. Otherwise it would do so in the middle of a statement, which then has other
+/// columns than sqlx knows of.
+macro_rules! see_schema {
+    () => {
+        "SELECT 1 FROM sqlite_schema LIMIT 0"
+    };
+}
+
 /// Whose turn it is to write to one file, among the connections of this host.
 #[derive(Debug)]
 pub(super) struct Writers {
@@ -85,8 +94,6 @@ pub(super) struct Connection {
     gone: Arc<AtomicBool>,
     /// How long to wait for locks.
     patience: Duration,
-    /// The statement that was compiled last.
-    prepared: Option<(String, Prepared)>,
 }
 
 impl Writers {
@@ -158,7 +165,7 @@ pub(super) async fn connect(
     handle.set_rollback_hook(move || flag.store(true, Ordering::Relaxed));
     drop(handle);
     let writers = Arc::clone(writers);
-    Ok(Connection { inner, writers, turn: None, read_only: false, cancel, gone, patience, prepared: None })
+    Ok(Connection { inner, writers, turn: None, read_only: false, cancel, gone, patience })
 }
 
 impl Connection {
@@ -166,29 +173,26 @@ impl Connection {
     pub(super) async fn begin_for(
         &mut self,
         sql: &str,
+        what: Statement,
         writer: Writer,
         closing: &CancellationToken,
     ) -> Result<(), Failure> {
-        let prepared = self.prepare(sql).await?;
-        let access = if prepared.read_only { Access::Read } else { Access::Write(writer) };
-        self.prepared = Some((sql.to_owned(), prepared));
-        self.begin(access, closing).await
+        let reads = what.only_reads || self.prepare(sql).await?.read_only;
+        self.begin(if reads { Access::Read } else { Access::Write(writer) }, closing).await
     }
 
     /// Begins a transaction.
     pub(super) async fn begin(&mut self, access: Access, closing: &CancellationToken) -> Result<(), Failure> {
-        let begun = match access {
+        match access {
             Access::Read => {
                 self.read_only = true;
-                self.simple("BEGIN").await
+                self.begin_by(concat!("BEGIN; ", see_schema!())).await
             }
             Access::Write(writer) => {
                 self.read_only = false;
                 self.begin_to_write(&writer, closing).await
             }
-        };
-        self.gone.store(false, Ordering::Relaxed);
-        begun
+        }
     }
 
     async fn begin_to_write(&mut self, writer: &Writer, closing: &CancellationToken) -> Result<(), Failure> {
@@ -199,7 +203,7 @@ impl Connection {
             turn = writers.turn(writer, until) => turn?,
         };
         loop {
-            match self.simple("BEGIN IMMEDIATE").await {
+            match self.begin_by(concat!("BEGIN IMMEDIATE; ", see_schema!())).await {
                 Ok(()) => break,
                 Err(failure) if !error::is_sqlite_busy(&failure.error) => return Err(failure),
                 Err(_) if closing.is_cancelled() => return Err(error::execution_ended().into()),
@@ -212,6 +216,16 @@ impl Connection {
         }
         self.turn = Some(turn);
         Ok(())
+    }
+
+    async fn begin_by(&mut self, sql: &'static str) -> Result<(), Failure> {
+        let begun = self.simple(sql).await;
+        if begun.is_err() {
+            // The transaction may have begun before the error. If not, this fails.
+            let _none = self.simple("ROLLBACK").await;
+        }
+        self.gone.store(false, Ordering::Relaxed);
+        begun
     }
 
     /// Commits. Readers that hold a lock (outside of WAL) are waited for.
@@ -256,10 +270,7 @@ impl Connection {
         if self.gone.load(Ordering::Relaxed) {
             return Err(gone().into());
         }
-        let prepared = match self.prepared.take() {
-            Some((text, prepared)) if text == sql => prepared,
-            _ => self.prepare(sql).await?,
-        };
+        let prepared = self.prepare(sql).await?;
         if self.read_only && !prepared.read_only {
             let code = Some(libsqlite3_sys::SQLITE_READONLY.to_string());
             let message = "the transaction is read-only, and this statement may write";

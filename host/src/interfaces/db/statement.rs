@@ -23,6 +23,8 @@ pub(super) enum Dialect {
 pub(super) struct Statement {
     /// A change of rows, whose number `execute` answers. Everything else changes none.
     pub(super) changes_rows: bool,
+    /// It reads and does nothing else. Others may do so too.
+    pub(super) only_reads: bool,
     /// It may change what tables and types there are, and so what cached statements mean.
     pub(super) changes_schema: bool,
 }
@@ -53,6 +55,7 @@ pub(super) fn check(sql: &str, dialect: Dialect) -> Result<Statement, Error> {
             keyword.as_str(),
             "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "MERGE" | "WITH" | "CREATE"
         ) && !(keyword == "CREATE" && dialect == Dialect::Sqlite),
+        only_reads: dialect == Dialect::Sqlite && matches!(keyword.as_str(), "SELECT" | "VALUES"),
         changes_schema: matches!(
             keyword.as_str(),
             "ALTER" | "CALL" | "CREATE" | "DO" | "DROP" | "GRANT" | "REVOKE" | "REFRESH"
@@ -315,7 +318,7 @@ mod tests {
             "1",
             "'SELECT'",
             "$$SELECT$$",
-            "SELECT\01",
+            "SELECT\x001",
         ] {
             for dialect in BOTH {
                 assert!(check(sql, dialect).is_err(), "{dialect:?}: {sql:?}");

@@ -1,0 +1,156 @@
+//! The `db` interface, driven as the runtime drives it, without a guest: each rule on both
+//! engines.
+
+mod database;
+mod ending;
+mod pool;
+mod statements;
+mod transactions;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper::config::{DatabaseConfig, Limits, PluginConfig};
+use innkeeper::interfaces::db::{
+    BeginOptions, Database, Databases, Error, ErrorKind, RowSet, Session, Value,
+};
+use innkeeper::job::Name;
+
+use database::{Engine, TestDatabase, until};
+
+/// Makes one test for each engine of every function that takes an [`Engine`].
+macro_rules! on_both_engines {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(crate::Engine::Sqlite).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(crate::Engine::Postgres).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_engines;
+
+/// A database granted to plugins, and a look at it from outside.
+struct Scene {
+    engine: Engine,
+    databases: Databases,
+    outside: TestDatabase,
+}
+
+impl Scene {
+    async fn new(engine: Engine) -> Self {
+        Self::with(engine, 4, Duration::from_secs(10)).await
+    }
+
+    async fn with(engine: Engine, max_connections: u32, acquire_timeout: Duration) -> Self {
+        let outside = TestDatabase::empty(engine).await;
+        outside.run("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
+        let config = DatabaseConfig { url: outside.url(), max_connections, acquire_timeout };
+        let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
+        Self { engine, databases, outside }
+    }
+
+    /// The session of an execution of `plugin`, which is granted the database as its only one.
+    fn session_of(&self, plugin: &str) -> Arc<Session> {
+        let config = plugin_config(&["app"], None);
+        let grants = Arc::new(self.databases.grants(&name(plugin), &config));
+        Session::new(grants, format!("job {plugin}-job, execution 1"))
+    }
+
+    fn session(&self) -> Arc<Session> {
+        self.session_of("good")
+    }
+
+    fn database(&self) -> &Arc<Database> {
+        self.databases.get(&name("app")).unwrap()
+    }
+
+    async fn rows(&self) -> i64 {
+        self.outside.number("SELECT count(*) FROM t").await
+    }
+
+    /// Every connection is back or closed, and the server has nothing open.
+    async fn assert_clean(&self) {
+        assert_eq!(self.database().connections().in_use, 0, "a connection is still in use");
+        if self.engine == Engine::Postgres {
+            until("no backend is active or in a transaction", async || self.busy_backends().await == 0).await;
+        } else {
+            // Nobody holds the writer's lock, and nothing was left in a transaction.
+            self.outside.run("BEGIN IMMEDIATE; ROLLBACK").await;
+        }
+    }
+
+    async fn busy_backends(&self) -> i64 {
+        self.outside
+            .number(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle'",
+            )
+            .await
+    }
+
+    /// A statement that runs until it is stopped.
+    fn endless(&self) -> String {
+        match self.engine {
+            Engine::Postgres => "SELECT pg_sleep(600)".to_owned(),
+            Engine::Sqlite => {
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn plugin_config(databases: &[&str], default: Option<&str>) -> PluginConfig {
+    PluginConfig {
+        component: PathBuf::new(),
+        config: BTreeMap::new(),
+        jobs: BTreeSet::new(),
+        limits: Limits { memory: 0, timeout: Duration::ZERO },
+        databases: databases.iter().map(|database| name(database)).collect(),
+        default_database: default.map(name),
+    }
+}
+
+fn options() -> BeginOptions {
+    BeginOptions { database: None, isolation: None, read_only: false }
+}
+
+fn int(value: i64) -> Value {
+    Value::Integer(value)
+}
+
+fn text(value: &str) -> Value {
+    Value::Text(value.to_owned())
+}
+
+/// Values have no equality, since NaN has none; their debug form tells them apart.
+fn show(value: &Value) -> String {
+    format!("{value:?}")
+}
+
+fn show_rows(rows: &RowSet) -> Vec<Vec<String>> {
+    rows.rows.iter().map(|row| row.iter().map(show).collect()).collect()
+}
+
+#[track_caller]
+fn assert_kind<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind) -> Error {
+    let error = result.expect_err("it should have failed");
+    assert_eq!(error.kind, kind, "{error:?}");
+    error
+}

@@ -1,0 +1,161 @@
+//! The connections that plugins share out among them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use innkeeper::config::DatabaseConfig;
+use innkeeper::database_url::DatabaseUrl;
+use innkeeper::interfaces::db::{Connections, Database, ErrorKind};
+
+use crate::database::{Engine, until};
+use crate::{Scene, assert_kind, name, on_both_engines, options, show_rows};
+
+on_both_engines!(
+    who_gets_no_connection_is_told_who_has_them,
+    two_plugins_never_share_a_connection,
+    a_plugin_gets_its_own_connection_again,
+    one_bound_holds_over_all_plugins,
+    the_check_connects_and_leaves_nothing_behind,
+    after_closing_no_connection_is_left,
+);
+
+async fn who_gets_no_connection_is_told_who_has_them(engine: Engine) {
+    let scene = Scene::with(engine, 2, Duration::from_millis(200)).await;
+    let (one, two) = (scene.session_of("one"), scene.session_of("two"));
+    let read_only = || innkeeper::interfaces::db::BeginOptions { read_only: true, ..options() };
+    let first = one.begin(read_only()).await.unwrap();
+    two.begin(read_only()).await.unwrap();
+    let third = scene.session_of("three");
+    let started = Instant::now();
+    let error = assert_kind(third.query("SELECT 1".into(), vec![]).await, ErrorKind::Busy);
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    for part in ["database `app`", "2 of 2", "1 by plugin `one` (job one-job, execution 1)", "plugin `two`"] {
+        assert!(error.message.contains(part), "{}", error.message);
+    }
+    assert!(error.hint.unwrap().contains("[databases.app]"));
+    one.commit(first).await.unwrap();
+    third.query("SELECT 1".into(), vec![]).await.unwrap();
+}
+
+async fn two_plugins_never_share_a_connection(engine: Engine) {
+    for max_connections in [1, 4] {
+        let scene = Scene::with(engine, max_connections, Duration::from_secs(10)).await;
+        let (one, two) = (scene.session_of("one"), scene.session_of("two"));
+        for round in 0..3 {
+            one.execute("CREATE TEMP TABLE IF NOT EXISTS secret AS SELECT 7 AS x".into(), vec![])
+                .await
+                .unwrap();
+            let seen = two.query("SELECT * FROM secret".into(), vec![]).await;
+            assert_kind(seen, ErrorKind::Statement);
+            if max_connections > 1 {
+                let kept = one.query("SELECT x FROM secret".into(), vec![]).await;
+                assert_eq!(show_rows(&kept.unwrap()).len(), 1, "in round {round}");
+            }
+        }
+        let Connections { max, in_use, idle } = scene.database().connections();
+        assert_eq!(in_use, 0);
+        assert!(idle <= max, "{idle} connections are open, of {max}");
+    }
+}
+
+async fn a_plugin_gets_its_own_connection_again(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    for _ in 0..5 {
+        scene.session_of("one").query("SELECT 1".into(), vec![]).await.unwrap();
+        scene.session_of("two").query("SELECT 1".into(), vec![]).await.unwrap();
+    }
+    assert_eq!(scene.database().connections(), Connections { max: 4, in_use: 0, idle: 2 });
+}
+
+async fn one_bound_holds_over_all_plugins(engine: Engine) {
+    let scene = Arc::new(Scene::with(engine, 3, Duration::from_secs(60)).await);
+    let mut calls = Vec::new();
+    for number in 0..60 {
+        let scene = Arc::clone(&scene);
+        calls.push(tokio::spawn(async move {
+            let session = scene.session_of(["a", "b", "c", "d"][number % 4]);
+            let id = session.begin(options()).await.unwrap();
+            session.query_in(id, "SELECT count(*) FROM t".into(), vec![]).await.unwrap();
+            let insert = format!("INSERT INTO t VALUES ({number}, 'x')");
+            session.execute_in(id, insert, vec![]).await.unwrap();
+            session.commit(id).await.unwrap();
+            session.query("SELECT count(*) FROM t".into(), vec![]).await.unwrap();
+        }));
+    }
+    while !calls.iter().all(tokio::task::JoinHandle::is_finished) {
+        let Connections { in_use, idle, .. } = scene.database().connections();
+        assert!(in_use + idle <= 3, "{in_use} in use, {idle} idle");
+        tokio::task::yield_now().await;
+    }
+    for call in calls {
+        call.await.unwrap();
+    }
+    if engine == Engine::Postgres {
+        // A server process takes a moment to end after its connection.
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                    AND application_name LIKE 'innkeeper plugin %'";
+        until("the server has three connections", async || scene.outside.number(open).await <= 3).await;
+    }
+    assert_eq!(scene.rows().await, 60);
+    scene.assert_clean().await;
+}
+
+async fn the_check_connects_and_leaves_nothing_behind(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    scene.database().check().await.unwrap();
+    assert_eq!(scene.database().connections(), Connections { max: 4, in_use: 0, idle: 0 });
+    let wrong = match engine {
+        Engine::Postgres => DatabaseUrl::Postgres("postgres://app:s3cret@127.0.0.1:1/app".into()),
+        Engine::Sqlite => {
+            let DatabaseUrl::Sqlite(path) = scene.outside.url() else { panic!("it is SQLite") };
+            DatabaseUrl::Sqlite(path.join("below-a-file.db"))
+        }
+    };
+    let config = DatabaseConfig { url: wrong, max_connections: 1, acquire_timeout: Duration::from_secs(5) };
+    let message = Database::new(name("wrong"), &config).check().await.unwrap_err();
+    assert!(message.contains("database `wrong`"), "{message}");
+    assert!(!message.contains("s3cret"), "{message}");
+}
+
+async fn after_closing_no_connection_is_left(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let session = scene.session();
+    session.query("SELECT 1".into(), vec![]).await.unwrap();
+    let id = session.begin(options()).await.unwrap();
+    scene.databases.close().await;
+    session.commit(id).await.unwrap();
+    assert_eq!(scene.database().connections(), Connections { max: 4, in_use: 0, idle: 0 });
+    assert_kind(scene.session().query("SELECT 1".into(), vec![]).await, ErrorKind::Connection);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_died_while_it_was_idle_is_replaced() {
+    let scene = Scene::new(Engine::Postgres).await;
+    let session = scene.session();
+    session.query("SELECT 1".into(), vec![]).await.unwrap();
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE application_name = 'innkeeper plugin good' AND datname = current_database()";
+    assert_eq!(scene.outside.number(kill).await, 1);
+    until("it is gone", async || {
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'innkeeper plugin good' \
+                    AND datname = current_database()";
+        scene.outside.number(left).await == 0
+    })
+    .await;
+    session.query("SELECT 1".into(), vec![]).await.unwrap();
+    assert_eq!(scene.database().connections().idle, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_dies_in_a_transaction_is_told_and_not_kept() {
+    let scene = Scene::new(Engine::Postgres).await;
+    let session = scene.session();
+    let id = session.begin(options()).await.unwrap();
+    session.execute_in(id, "INSERT INTO t VALUES (1, 'a')".into(), vec![]).await.unwrap();
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE application_name = 'innkeeper plugin good' AND datname = current_database()";
+    assert_eq!(scene.outside.number(kill).await, 1);
+    assert_kind(session.commit(id).await, ErrorKind::Connection);
+    assert_eq!(scene.rows().await, 0);
+    assert_eq!(scene.database().connections(), Connections { max: 4, in_use: 0, idle: 0 });
+}
