@@ -15,11 +15,7 @@ pub(super) async fn run(global: &Global, _command: &Migrate) -> Result<Report, C
     let store = Store::connect(&config.store.url, &options).await?;
     let report = store.migrate().await?;
     store.check_schema().await?;
-    let applied = report
-        .applied
-        .iter()
-        .map(|applied| applied.name.clone())
-        .collect::<Vec<_>>();
+    let applied = report.applied.iter().map(|applied| applied.name.clone()).collect::<Vec<_>>();
     let text = if applied.is_empty() {
         "The store's schema was up to date.".to_owned()
     } else {

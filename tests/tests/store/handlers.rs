@@ -1,7 +1,7 @@
 //! What a running handler leaves behind.
 
-use innkeeper::execution::{State, Trigger};
 use innkeeper::execution::{LogLevel, LogLine, Progress};
+use innkeeper::execution::{State, Trigger};
 use innkeeper::store::{NewExecution, StoreError};
 use innkeeper_tests::clock::instant;
 use serde_json::json;
