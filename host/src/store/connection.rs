@@ -50,11 +50,19 @@ pub struct StoreOptions {
     pub create: bool,
     /// How long a phase waits for a connection.
     pub acquire_timeout: Duration,
+    /// PostgreSQL ends a phase that does nothing for so long: a host that was stopped in the
+    /// middle of one does not keep its locks.
+    pub idle_in_transaction_timeout: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { max_connections: 4, create: false, acquire_timeout: Duration::from_secs(10) }
+        Self {
+            max_connections: 4,
+            create: false,
+            acquire_timeout: Duration::from_secs(10),
+            idle_in_transaction_timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -149,9 +157,9 @@ impl Store {
 }
 
 async fn connect_postgres(address: &str, options: &StoreOptions) -> Result<Pools, StoreError> {
-    let settings = PgConnectOptions::from_str(address)?
-        // A host that was stopped in the middle of a phase must not keep its locks.
-        .options([("idle_in_transaction_session_timeout", "10s")]);
+    let idle = options.idle_in_transaction_timeout.as_millis().max(1);
+    let settings =
+        PgConnectOptions::from_str(address)?.options([("idle_in_transaction_session_timeout", idle)]);
     let phases = settings.clone().application_name("innkeeper-store");
     let heartbeat = settings.application_name("innkeeper-heartbeat");
     // A pool would go on trying, and answer with a time-out instead of the reason.

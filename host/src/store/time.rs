@@ -44,7 +44,15 @@ pub(super) struct Time(pub(super) Timestamp);
 
 impl Time {
     fn from_micros(micros: i64) -> Self {
-        Self(Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX))
+        Self(Timestamp::from_microsecond(micros).unwrap_or_default())
+    }
+
+    /// From the year 1, which PostgreSQL has too, to the last second that jiff makes of
+    /// microseconds: what is written can be read.
+    fn micros(self) -> i64 {
+        const FIRST: i64 = -62_135_596_800_000_000;
+        const LAST: i64 = 253_402_207_200_000_000;
+        self.0.as_microsecond().clamp(FIRST, LAST)
     }
 }
 
@@ -65,7 +73,7 @@ impl PgHasArrayType for Time {
 
 impl Encode<'_, Postgres> for Time {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        <i64 as Encode<Postgres>>::encode(self.0.as_microsecond() - POSTGRES_EPOCH, buffer)
+        <i64 as Encode<Postgres>>::encode(self.micros() - POSTGRES_EPOCH, buffer)
     }
 }
 
@@ -89,7 +97,7 @@ impl Type<Sqlite> for Time {
 
 impl Encode<'_, Sqlite> for Time {
     fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
-        <i64 as Encode<Sqlite>>::encode(self.0.as_microsecond(), buffer)
+        <i64 as Encode<Sqlite>>::encode(self.micros(), buffer)
     }
 }
 

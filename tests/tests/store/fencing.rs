@@ -1,7 +1,10 @@
 //! Sessions and leases: who was given up can change nothing any more.
 
+use std::time::Duration;
+
 use innkeeper::execution::{Outcome, State};
-use innkeeper::store::{PhaseName, Recording, StoreError};
+use innkeeper::store::{PhaseName, Recording, Store, StoreError, StoreOptions};
+use innkeeper_tests::database::Engine;
 
 use crate::rule;
 use crate::world::{TTL, World, failure, job, success};
@@ -100,6 +103,56 @@ rule!(a_start_under_way_is_not_missed_by_a_rescuer, async |world: &World| {
     rescued.extend(world.store.rescue(10).await.unwrap());
     assert_eq!(rescued.iter().map(|rescued| rescued.execution).collect::<Vec<_>>(), [execution]);
     assert_eq!(world.state(execution).await, State::Retrying);
+});
+
+rule!(a_completion_waits_for_a_rescue_under_way_and_is_then_stale, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    let rescue = world.half_a_rescue(session).await;
+    let store = world.another_store(1).await;
+    let completion = success(&attempt);
+    let meanwhile = tokio::spawn(async move { store.record(session, &[completion]).await.unwrap() });
+    world.until_blocked(|| meanwhile.is_finished()).await;
+    rescue.finish().await;
+    assert_eq!(meanwhile.await.unwrap(), [Recording::Stale]);
+    assert_eq!(world.count("completion", "true").await, 0);
+});
+
+rule!(a_start_waits_for_a_rescue_under_way_and_is_then_refused, async |world: &World| {
+    world.jobs(&[job("j")]).await;
+    let session = world.host("inn-1").await;
+    world.enqueue("j").await;
+    let rescue = world.half_a_rescue(session).await;
+    let store = world.another_store(1).await;
+    let meanwhile = tokio::spawn(async move { store.claim(session, 1).await });
+    world.until_blocked(|| meanwhile.is_finished()).await;
+    rescue.finish().await;
+    assert!(matches!(meanwhile.await.unwrap(), Err(StoreError::SessionLost)));
+    assert_eq!(world.count("start", "true").await, 0);
+});
+
+rule!(a_host_that_was_stopped_in_a_phase_does_not_keep_its_locks, async |world: &World| {
+    if world.database.engine() == Engine::Sqlite {
+        // Its lock is in this process, and no other host has any use for it.
+        return;
+    }
+    let (session, attempt) = world.running().await;
+    let idle_in_transaction_timeout = Duration::from_millis(50);
+    let options = StoreOptions { idle_in_transaction_timeout, ..StoreOptions::default() };
+    let stopped = Store::connect(world.database.url(), &options).await.unwrap();
+    let mut phase = stopped.begin(PhaseName::Completion).await.unwrap();
+    phase.tx().complete(session, &[success(&attempt)]).await.unwrap();
+    world.clock.advance(TTL);
+    let rescued = loop {
+        let rescued = world.store.rescue(10).await.unwrap();
+        if !rescued.is_empty() {
+            break rescued;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(rescued[0].execution, attempt.execution);
+    let late = phase.commit().await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+    assert_eq!(world.state(attempt.execution).await, State::Retrying);
 });
 
 rule!(a_phase_that_is_dropped_leaves_nothing_behind, async |world: &World| {

@@ -113,36 +113,90 @@ impl World {
 
     /// A number from a statement of the test's own; `{}` stands for the schema's prefix.
     pub async fn scalar(&self, statement: &str) -> i64 {
-        match self.database.url() {
-            DatabaseUrl::Postgres(url) => {
-                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-                let statement = AssertSqlSafe(statement.replace("{}", "innkeeper."));
+        match self.connect().await {
+            Own::Postgres(mut connection, prefix) => {
+                let statement = AssertSqlSafe(statement.replace("{}", prefix));
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
             }
-            DatabaseUrl::Sqlite(path) => {
-                let url = format!("sqlite:{}", path.display());
-                let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+            Own::Sqlite(mut connection) => {
                 let statement = AssertSqlSafe(statement.replace("{}", ""));
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
             }
         }
     }
 
-    /// Changes rows with a statement of the test's own.
-    pub async fn tamper(&self, statement: &str) {
+    /// Changes rows with statements of the test's own.
+    pub async fn tamper(&self, statements: &str) {
+        self.connect().await.run(statements).await;
+    }
+
+    /// What a rescuer does up to where it has locked a host session, by hand.
+    pub async fn half_a_rescue(&self, session: SessionId) -> HalfARescue {
+        let mut connection = self.connect().await;
+        match connection {
+            Own::Postgres(..) => {
+                let lock = "begin; select 1 from {}host_session where id = ";
+                connection.run(&format!("{lock}{} for update", session.0)).await;
+            }
+            Own::Sqlite(_) => connection.run("begin immediate").await,
+        }
+        HalfARescue { connection, session }
+    }
+
+    /// Waits until a phase waits for a lock, or `is_done`. SQLite does not tell who waits;
+    /// there a lock that is held lets nobody in.
+    pub async fn until_blocked(&self, is_done: impl Fn() -> bool) {
+        let blocked = "select count(*) from pg_stat_activity where datname = current_database()
+            and application_name = 'innkeeper-store' and wait_event_type = 'Lock'";
+        while self.database.engine() == Engine::Postgres && !is_done() && self.scalar(blocked).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn connect(&self) -> Own {
         match self.database.url() {
             DatabaseUrl::Postgres(url) => {
-                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-                let statement = AssertSqlSafe(statement.replace("{}", "innkeeper."));
-                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+                Own::Postgres(sqlx::PgConnection::connect(url).await.unwrap(), "innkeeper.")
             }
-            DatabaseUrl::Sqlite(path) => {
-                let url = format!("sqlite:{}", path.display());
-                let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
-                let statement = AssertSqlSafe(statement.replace("{}", ""));
-                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            DatabaseUrl::Sqlite(_) => {
+                Own::Sqlite(sqlx::SqliteConnection::connect(&self.database.address()).await.unwrap())
             }
         }
+    }
+}
+
+/// A connection of the test's own, beside the store.
+enum Own {
+    Postgres(sqlx::PgConnection, &'static str),
+    Sqlite(sqlx::SqliteConnection),
+}
+
+impl Own {
+    async fn run(&mut self, statements: &str) {
+        match self {
+            Self::Postgres(connection, prefix) => {
+                let statements = AssertSqlSafe(statements.replace("{}", prefix));
+                sqlx::raw_sql(statements).execute(connection).await.unwrap();
+            }
+            Self::Sqlite(connection) => {
+                let statements = AssertSqlSafe(statements.replace("{}", ""));
+                sqlx::raw_sql(statements).execute(connection).await.unwrap();
+            }
+        }
+    }
+}
+
+/// A rescue that has locked a host session and not yet marked it.
+pub struct HalfARescue {
+    connection: Own,
+    session: SessionId,
+}
+
+impl HalfARescue {
+    /// Marks the session dead, and commits.
+    pub async fn finish(mut self) {
+        let mark = "update {}host_session set dead_at = expires_at where id = ";
+        self.connection.run(&format!("{mark}{}; commit", self.session.0)).await;
     }
 }
 
