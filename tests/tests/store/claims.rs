@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use innkeeper::execution::{FailureKind, State, Trigger};
 use innkeeper::job::Job;
-use innkeeper::store::{NewExecution, PhaseName};
+use innkeeper::store::{NewExecution, PhaseName, StoreError};
 use innkeeper_tests::database::Engine;
 use serde_json::json;
 
@@ -160,4 +160,20 @@ rule!(a_heartbeat_does_not_wait_for_the_phases_connections, async |world: &World
     phase.tx().start(session, 1).await.unwrap();
     store.heartbeat(session, TTL, None).await.unwrap();
     drop(phase);
+});
+
+rule!(a_start_whose_answer_was_lost_is_given_back_and_costs_no_attempt, async |world: &World| {
+    let (session, known) = world.running().await;
+    let id = world.enqueue("j").await;
+    let lost = world.claim_one(session).await;
+    let released = world.store.release_unknown(session, &[known.lease]).await.unwrap();
+    assert_eq!(released, [id]);
+    assert_eq!((world.state(id).await, world.state(known.execution).await), (State::Queued, State::Running));
+    assert_eq!(world.execution(id).await.attempt, 0);
+    let again = world.claim_one(session).await;
+    assert_eq!((again.execution, again.attempt), (id, 1));
+    assert_ne!(again.lease, lost.lease);
+    world.crash_all().await;
+    let refused = world.store.release_unknown(session, &[]).await;
+    assert!(matches!(refused, Err(StoreError::SessionLost)), "{refused:?}");
 });
