@@ -1,6 +1,7 @@
 //! The one place that wires a host together, and takes it apart again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -40,23 +41,14 @@ pub struct ServeOptions {
 /// Where it cannot start; see [`ServeError`].
 pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
     let signals = Signals::listen()?;
-    let databases = Databases::open(&config.databases);
-    let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?;
-    let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
-    let complaints = crate::check::complaints(&config, &plugins, &problems);
-    if !complaints.is_empty() {
-        return Err(ServeError::Configuration(complaints));
-    }
-
-    let store = open_store(&config, options).await?;
-    record_definitions(&config, &plugins, &store).await?;
-    let settings = Settings {
-        host: config.host.name.clone(),
-        concurrency: config.host.concurrency,
-        session_timeout: config.host.session_timeout,
-        drain_timeout: config.host.drain_timeout,
+    // Compiling takes its time, and another host may be migrating the store.
+    let Host { engine, store, databases } = tokio::select! {
+        host = Host::prepare(&config, options) => host?,
+        () = signals.first.cancelled() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
     };
-    let engine = Engine::new(store.clone(), runtime, plugins, settings).await?;
     tracing::info!(
         host = config.host.name,
         store = %config.store.url,
@@ -65,10 +57,47 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
         "serving"
     );
     engine.run(signals.first.clone(), signals.second.clone()).await;
-    databases.close().await;
-    store.close().await;
+    let closed = async {
+        databases.close().await;
+        store.close().await;
+    };
+    if tokio::time::timeout(CLOSING, closed).await.is_err() {
+        tracing::warn!("connections were not closed in time");
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How long a shutdown waits for connections to be closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Everything that a host is made of.
+struct Host {
+    engine: Arc<Engine>,
+    store: Store,
+    databases: Databases,
+}
+
+impl Host {
+    async fn prepare(config: &Config, options: ServeOptions) -> Result<Self, ServeError> {
+        let databases = Databases::open(&config.databases);
+        let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?;
+        let (plugins, problems) = Registry::load(config, &runtime, &databases).await;
+        let complaints = crate::check::complaints(config, &plugins, &problems);
+        if !complaints.is_empty() {
+            return Err(ServeError::Configuration(complaints));
+        }
+        let store = open_store(config, options).await?;
+        record_definitions(config, &plugins, &store).await?;
+        let settings = Settings {
+            host: config.host.name.clone(),
+            concurrency: config.host.concurrency,
+            session_timeout: config.host.session_timeout,
+            drain_timeout: config.host.drain_timeout,
+        };
+        let engine = Engine::new(store.clone(), runtime, plugins, settings).await?;
+        Ok(Self { engine, store, databases })
+    }
 }
 
 async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {

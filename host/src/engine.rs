@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,9 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// How long a shutdown waits for completions that the store does not take.
 const LAST_COMPLETIONS: Duration = Duration::from_secs(10);
+
+/// How long a shutdown waits for the end of the host session to be recorded.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What the engine needs to know of its host.
 #[derive(Clone, Debug)]
@@ -108,35 +112,43 @@ impl Engine {
     pub async fn run(self: Arc<Self>, drain: CancellationToken, stop_now: CancellationToken) {
         let finished = CancellationToken::new();
         let (completer, completions) = completer::start(self.clone());
+        let keepers = TaskTracker::new();
+        keepers.spawn(session::keep_alive(self.clone(), finished.clone()));
+        keepers.spawn(session::watch_over(self.clone(), finished.clone()));
         let loops = TaskTracker::new();
-        loops.spawn(session::keep_alive(self.clone(), finished.clone()));
         loops.spawn(planner::run(self.clone()));
         loops.spawn(dispatcher::run(self.clone(), completions));
         loops.spawn(rescuer::run(self.clone()));
-        loops.close();
 
         drain.cancelled().await;
         tracing::info!(running = self.executions.len(), "draining: nothing new is started");
         self.drain.cancel();
-        self.ready.notify_waiters();
-        self.end_executions(stop_now).await;
-        // The completer ends when the dispatcher and every execution have dropped their ends.
-        if tokio::time::timeout(LAST_COMPLETIONS, completer).await.is_err() {
-            tracing::error!(
-                "the store did not take the last completions; another start will retry those executions"
-            );
-        }
+        loops.close();
+        self.end_executions(&loops, stop_now).await;
+        self.record_the_last(completer).await;
         finished.cancel();
-        loops.wait().await;
-        if let Err(error) = self.store.end_session(self.session.id()).await {
-            tracing::warn!(%error, "the host session was not ended; it will expire");
+        keepers.close();
+        let ended = async {
+            keepers.wait().await;
+            self.store.end_session(self.session.id()).await
+        };
+        match tokio::time::timeout(LAST_WORDS, ended).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the host session was not ended; it will expire"),
+            Err(_) => tracing::warn!("the host session was not ended in time; it will expire"),
         }
     }
 
-    async fn end_executions(&self, stop_now: CancellationToken) {
-        self.executions.close();
+    /// Waits for what runs, and for a START that was under way when the drain began.
+    async fn end_executions(&self, loops: &TaskTracker, stop_now: CancellationToken) {
+        let all = async {
+            loops.wait().await;
+            self.executions.close();
+            self.executions.wait().await;
+        };
+        tokio::pin!(all);
         tokio::select! {
-            () = self.executions.wait() => return,
+            () = &mut all => return,
             () = tokio::time::sleep(self.settings.drain_timeout) => {}
             () = stop_now.cancelled() => {}
         }
@@ -145,7 +157,19 @@ impl Engine {
             "stopping what still runs; it goes back to the queue"
         );
         self.stop.cancel();
-        self.executions.wait().await;
+        if tokio::time::timeout(LAST_COMPLETIONS, all).await.is_err() {
+            tracing::error!(running = self.executions.len(), "executions did not stop in time");
+        }
+    }
+
+    /// The completer ends by itself when the dispatcher and every execution have ended.
+    async fn record_the_last(&self, mut completer: JoinHandle<()>) {
+        if tokio::time::timeout(LAST_COMPLETIONS, &mut completer).await.is_err() {
+            completer.abort();
+            tracing::error!(
+                "the store did not take the last completions in time; those executions will be tried again"
+            );
+        }
     }
 }
 

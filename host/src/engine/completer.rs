@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::session::LiveSession;
 use super::{Engine, STORE_RETRY, StoreWatch};
-use crate::execution::{Completion, Next, Outcome};
-use crate::store::Recording;
+use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
+use crate::store::{Recording, StoreError};
 
 /// At most as many are recorded in one transaction.
 const BATCH: usize = 500;
@@ -62,15 +62,20 @@ fn by_session(batch: impl Iterator<Item = Ended>) -> Vec<(Arc<LiveSession>, Vec<
 }
 
 async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch: &mut StoreWatch) {
-    let (completions, slots): (Vec<_>, Vec<_>) = batch.into_iter().map(|e| (e.completion, e.slot)).unzip();
-    let recorded = loop {
+    let (mut completions, slots): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|e| (e.completion, e.slot)).unzip();
+    let recordings = loop {
         let result = engine.store.record(session.id, &completions).await;
-        if let Some(recorded) = watch.note("record", result) {
-            break recorded;
+        let refused = matches!(result, Err(ref error) if !matches!(error, StoreError::Unavailable(_)));
+        if let Some(recordings) = watch.note("record", result) {
+            break recordings;
+        }
+        if refused {
+            break record_one_by_one(engine, session, &mut completions, watch).await;
         }
         tokio::time::sleep(STORE_RETRY).await;
     };
-    for (completion, recording) in completions.iter().zip(recorded) {
+    for (completion, recording) in completions.iter().zip(recordings) {
         session.close(completion.lease);
         report(completion, recording);
     }
@@ -79,6 +84,35 @@ async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch
     }
     drop(slots);
     engine.ready.notify_one();
+}
+
+/// What the store refuses as a whole: each is recorded by itself, and one that is refused by
+/// itself as a failure of the host that says so. It must not keep the others' slots for ever.
+async fn record_one_by_one(
+    engine: &Engine,
+    session: &LiveSession,
+    completions: &mut [Completion],
+    watch: &mut StoreWatch,
+) -> Vec<Recording> {
+    let mut recordings = Vec::with_capacity(completions.len());
+    for completion in completions {
+        let recording = loop {
+            match engine.store.record(session.id, std::slice::from_ref(completion)).await {
+                Ok(recording) => break recording.into_iter().next().unwrap_or(Recording::Stale),
+                Err(error) => {
+                    if !matches!(error, StoreError::Unavailable(_)) {
+                        let message = format!("how the execution ended could not be recorded: {error}");
+                        completion.outcome = Outcome::Failed(Failure::new(FailureKind::Host, message));
+                        completion.next = Next::Final;
+                    }
+                    watch.note::<()>("record", Err(error));
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        };
+        recordings.push(recording);
+    }
+    recordings
 }
 
 /// The only place that logs how an execution ended, once it is on record.
@@ -92,10 +126,17 @@ fn report(completion: &Completion, recording: Recording) {
         (Outcome::Succeeded(_), _) => tracing::info!(%job, %execution, attempt, "succeeded"),
         (Outcome::Released, _) => tracing::info!(%job, %execution, attempt, "released to the queue"),
         (Outcome::Failed(failure), Next::Final) => {
-            tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), message = failure.message, "failed");
+            tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), error = brief(&failure.message), "failed");
         }
         (Outcome::Failed(failure), _) => {
-            tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), message = failure.message, "failed, will be tried again");
+            tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), error = brief(&failure.message), "failed, will be tried again");
         }
     }
+}
+
+/// The plugin's words, as far as they belong into the host's log: `execution show` has them all.
+fn brief(message: &str) -> String {
+    const ROOM: usize = 300;
+    let line = message.lines().next().unwrap_or_default();
+    line.chars().take(ROOM).collect()
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::completer::Completions;
+use super::completer::{Completions, Ended};
 use super::session::LiveSession;
 use super::{Engine, POLL, STORE_RETRY, StoreWatch, executor};
+use crate::execution::Outcome;
 use crate::store::StoreError;
 
 /// At most as many are started in one transaction.
@@ -17,7 +18,8 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
     while let Some(mut slots) = free_slots(&engine).await {
         let free = slots.num_permits();
         let session = engine.session.current();
-        if session.is_in_doubt() && !settle(&engine, &session).await {
+        // A session that was stopped is about to be replaced: what it starts would be stopped.
+        if session.stop.is_cancelled() || (session.is_in_doubt() && !settle(&engine, &session).await) {
             drop(slots);
             pause(&engine, STORE_RETRY).await;
             continue;
@@ -43,6 +45,12 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
         for attempt in attempts {
             let Some(slot) = slots.split(1) else { break };
             session.open(attempt.lease);
+            // The drain began while the store was asked: nothing new is started.
+            if engine.drain.is_cancelled() {
+                let completion = attempt.finish(Outcome::Released);
+                completions.send(Ended { session: session.clone(), completion, slot }).await;
+                continue;
+            }
             let execution =
                 executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
             engine.executions.spawn(execution);

@@ -10,7 +10,6 @@ use super::port::EnginePort;
 use super::registry::Plugin;
 use super::session::LiveSession;
 use crate::execution::{Attempt, Failure, FailureKind, Outcome};
-use crate::interfaces::Port;
 use crate::interfaces::db::Session;
 use crate::runtime::Call;
 
@@ -24,36 +23,63 @@ pub(super) async fn execute(
     completions: Completions,
 ) {
     tracing::debug!(job = %attempt.job.name, execution = %attempt.execution, attempt = attempt.attempt, "started");
-    // A task of its own, so that a panic in the host becomes an outcome like any other.
-    let running = tokio::spawn(run(engine, session.clone(), attempt.clone()));
-    let outcome = running.await.unwrap_or_else(|panic| {
-        host_failure(format!("the host failed while it ran the handler, which is a bug: {panic}"))
-    });
+    let outcome = match engine.plugins.get(&attempt.job.plugin).cloned() {
+        Some(plugin) => run(&engine, &session, plugin, &attempt).await,
+        None => host_failure(format!("this host has no plugin `{}`", attempt.job.plugin)),
+    };
     let completion = attempt.finish(outcome);
     completions.send(Ended { session, completion, slot }).await;
 }
 
-async fn run(engine: Arc<Engine>, session: Arc<LiveSession>, attempt: Attempt) -> Outcome {
-    let Some(plugin) = engine.plugins.get(&attempt.job.plugin) else {
-        return host_failure(format!("this host has no plugin `{}`", attempt.job.plugin));
-    };
-    if let Err(failure) = check(plugin, &attempt) {
+/// When it returns, every transaction that the handler caused has ended, its own in the
+/// plugin's database and the host's.
+async fn run(
+    engine: &Arc<Engine>,
+    session: &Arc<LiveSession>,
+    plugin: Arc<Plugin>,
+    attempt: &Attempt,
+) -> Outcome {
+    if let Err(failure) = check(&plugin, attempt) {
         return Outcome::Failed(failure);
     }
-    let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), &attempt));
     let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
+    let db = Session::new(plugin.grants.clone(), owner);
+    let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), attempt));
+    // A task of its own, so that a panic in the host becomes an outcome like any other.
+    let calling = tokio::spawn(call(
+        engine.clone(),
+        session.clone(),
+        plugin,
+        attempt.clone(),
+        db.clone(),
+        port.clone(),
+    ));
+    let outcome = calling.await.unwrap_or_else(|panic| {
+        host_failure(format!("the host failed while it ran the handler, which is a bug: {panic}"))
+    });
+    // After a call that ended as it should there is nothing left for these two.
+    db.end().await;
+    port.settle().await;
+    outcome
+}
+
+async fn call(
+    engine: Arc<Engine>,
+    session: Arc<LiveSession>,
+    plugin: Arc<Plugin>,
+    attempt: Attempt,
+    db: Arc<Session>,
+    port: Arc<EnginePort>,
+) -> Outcome {
     let call = Call {
         attempt: &attempt,
         config: plugin.config.clone(),
-        session: Session::new(plugin.grants.clone(), owner),
-        port: port.clone() as Arc<dyn Port>,
+        session: db,
+        port,
         memory: plugin.limits.memory,
         stop: &session.stop,
     };
-    let outcome = engine.runtime.call(&plugin.component, call).await;
-    // A guest that was stopped may have left a line or a checkpoint on its way to the store.
-    port.settle().await;
-    outcome
+    engine.runtime.call(&plugin.component, call).await
 }
 
 /// What the configuration's own check has looked at may have changed since: another version

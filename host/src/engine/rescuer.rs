@@ -11,7 +11,8 @@ const BATCH: u32 = 10;
 pub(super) async fn run(engine: Arc<Engine>) {
     let mut watch = StoreWatch::default();
     while !engine.drain.is_cancelled() {
-        let rescued = watch.note("rescue", engine.store.rescue(BATCH).await).unwrap_or_default();
+        let own = engine.session.with_open_starts();
+        let rescued = watch.note("rescue", engine.store.rescue(BATCH, &own).await).unwrap_or_default();
         for rescued in &rescued {
             tracing::warn!(
                 job = %rescued.job, execution = %rescued.execution, attempt = rescued.attempt, host = rescued.host,

@@ -20,6 +20,8 @@ use crate::store::{NewSession, SessionId, Store, StoreError};
 /// The current session, and how to get another one.
 pub(super) struct HostSession {
     current: RwLock<Arc<LiveSession>>,
+    /// Sessions that were lost, and whose executions are not all recorded yet.
+    lost: Mutex<Vec<Arc<LiveSession>>>,
     doubt: Notify,
     boot: Uuid,
 }
@@ -30,6 +32,8 @@ pub(super) struct LiveSession {
     /// Ends the calls that were started in this session.
     pub(super) stop: CancellationToken,
     open: Mutex<BTreeSet<i64>>,
+    /// When the last heartbeat that was answered was sent; see [`clock::since_boot`].
+    renewed: Mutex<Duration>,
     /// A START may have been recorded that is not in `open`.
     in_doubt: AtomicBool,
 }
@@ -43,7 +47,7 @@ impl HostSession {
     ) -> Result<Self, StoreError> {
         let boot = Uuid::now_v7();
         let first = LiveSession::register(store, settings, plugins, stop, boot).await?;
-        Ok(Self { current: RwLock::new(Arc::new(first)), doubt: Notify::new(), boot })
+        Ok(Self { current: RwLock::new(Arc::new(first)), lost: Mutex::default(), doubt: Notify::new(), boot })
     }
 
     pub(super) fn current(&self) -> Arc<LiveSession> {
@@ -59,8 +63,20 @@ impl HostSession {
         self.doubt.notify_one();
     }
 
+    /// The sessions of this process whose completions are not all recorded: what they ran is
+    /// accounted for here, and needs no rescue by this host.
+    pub(super) fn with_open_starts(&self) -> Vec<SessionId> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.retain(|session| !session.open_leases().is_empty());
+        let current = self.current();
+        let sessions = lost.iter().chain(std::iter::once(&current));
+        sessions.filter(|session| !session.open_leases().is_empty()).map(|session| session.id).collect()
+    }
+
     fn replace(&self, session: LiveSession) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(session);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::new(session));
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(old);
     }
 }
 
@@ -79,8 +95,15 @@ impl LiveSession {
             ttl: settings.session_timeout,
             plugins: plugins.digests(),
         };
+        let asked = clock::since_boot();
         let id = store.register_session(&session).await?;
-        Ok(Self { id, stop: stop.child_token(), open: Mutex::default(), in_doubt: AtomicBool::new(false) })
+        Ok(Self {
+            id,
+            stop: stop.child_token(),
+            open: Mutex::default(),
+            renewed: Mutex::new(asked),
+            in_doubt: AtomicBool::new(false),
+        })
     }
 
     /// Notes that this START has no completion yet.
@@ -96,6 +119,14 @@ impl LiveSession {
     /// The starts that have no completion yet.
     pub(super) fn open_leases(&self) -> Vec<i64> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    fn renew(&self, asked: Duration) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
+    fn renewed(&self) -> Duration {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the answer to a START was lost, or what became of it is known again.
@@ -117,11 +148,11 @@ impl LiveSession {
     }
 }
 
-/// Renews the session three times in its time-out, until `finished`.
+/// Renews the session three times in its time-out, and registers another one when it is lost,
+/// until `finished`.
 pub(super) async fn keep_alive(engine: Arc<Engine>, finished: CancellationToken) {
     let timeout = engine.settings.session_timeout;
     let mut watch = StoreWatch::default();
-    let mut renewed = clock::since_boot();
     let mut pause = timeout / 3;
     loop {
         tokio::select! {
@@ -130,63 +161,76 @@ pub(super) async fn keep_alive(engine: Arc<Engine>, finished: CancellationToken)
             () = finished.cancelled() => return,
         }
         let session = engine.session.current();
-        let asked = clock::since_boot();
-        let result = tokio::time::timeout(timeout / 3, beat(&engine, &session)).await;
-        let result = result.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable("the heartbeat was not answered in time".to_owned()))
-        });
-        pause = timeout / 3;
-        match result {
-            Ok(true) => {
-                watch.note("heartbeat", Ok(()));
-                renewed = asked;
-            }
-            Ok(false) => {
-                tracing::warn!("this host's session was ended by another host; starting a new one");
-                session.stop.cancel();
-            }
-            Err(error) => {
-                watch.note::<()>("heartbeat", Err(error));
-                pause = STORE_RETRY.min(timeout / 10);
-                if is_over(asked, renewed, timeout) && !session.stop.is_cancelled() {
-                    tracing::error!("the host session could not be renewed in time; stopping its handlers");
-                    session.stop.cancel();
-                }
-            }
-        }
+        let answered = watch.note("heartbeat", beat(&engine, &session).await).is_some();
+        pause = if answered { timeout / 3 } else { STORE_RETRY.min(timeout / 10) };
         if session.stop.is_cancelled() && !engine.stop.is_cancelled() {
-            match LiveSession::register(
-                &engine.store,
-                &engine.settings,
-                &engine.plugins,
-                &engine.stop,
-                engine.session.boot,
-            )
-            .await
-            {
-                Ok(session) => {
-                    engine.session.replace(session);
-                    renewed = clock::since_boot();
-                }
-                Err(error) => {
-                    watch.note::<()>("register", Err(error));
-                }
-            }
+            watch.note("register", register_again(&engine).await);
         }
     }
 }
 
-/// `Ok(false)`: the session is dead.
-async fn beat(engine: &Engine, session: &LiveSession) -> Result<bool, StoreError> {
-    let ttl = engine.settings.session_timeout;
-    match engine.store.heartbeat(session.id, ttl, session.lowest_open()).await {
-        Ok(()) => Ok(true),
-        Err(StoreError::SessionLost) => Ok(false),
-        Err(error) => Err(error),
+/// Stops the handlers of a session that was not renewed in time, until `finished`.
+///
+/// A task of its own, since a heartbeat may be waiting for its answer all the while; and it
+/// looks often, since a timer stands still while the machine is suspended.
+pub(super) async fn watch_over(engine: Arc<Engine>, finished: CancellationToken) {
+    let timeout = engine.settings.session_timeout;
+    let tick = (timeout / 50).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(tick) => {}
+            () = finished.cancelled() => return,
+        }
+        let session = engine.session.current();
+        if is_over(clock::since_boot(), session.renewed(), timeout) && !session.stop.is_cancelled() {
+            tracing::error!("the host session could not be renewed in time; stopping its handlers");
+            session.stop.cancel();
+        }
     }
+}
+
+/// One heartbeat. A session that another host has ended is stopped.
+async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> {
+    let ttl = engine.settings.session_timeout;
+    let asked = clock::since_boot();
+    let answer =
+        tokio::time::timeout(ttl / 3, engine.store.heartbeat(session.id, ttl, session.lowest_open()));
+    match answer.await {
+        Ok(Ok(())) => session.renew(asked),
+        Ok(Err(StoreError::SessionLost)) => {
+            tracing::warn!("this host's session was ended by another host; starting a new one");
+            session.stop.cancel();
+        }
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(StoreError::Unavailable("the heartbeat was not answered in time".to_owned())),
+    }
+    Ok(())
+}
+
+async fn register_again(engine: &Engine) -> Result<(), StoreError> {
+    let Engine { store, settings, plugins, stop, session, .. } = engine;
+    let registered = LiveSession::register(store, settings, plugins, stop, session.boot).await?;
+    session.replace(registered);
+    Ok(())
 }
 
 /// Leaves a fifth of the time for the handlers to be stopped in.
 fn is_over(now: Duration, renewed: Duration, timeout: Duration) -> bool {
     now.saturating_sub(renewed) > timeout * 4 / 5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_over_before_the_store_may_say_so() {
+        let timeout = Duration::from_secs(15);
+        assert!(!is_over(Duration::from_secs(111), Duration::from_secs(100), timeout));
+        assert!(is_over(Duration::from_secs(113), Duration::from_secs(100), timeout));
+        assert!(
+            !is_over(Duration::ZERO, Duration::from_secs(100), timeout),
+            "a clock never goes back, but still"
+        );
+    }
 }

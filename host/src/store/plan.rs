@@ -21,6 +21,8 @@ pub struct Planned {
     pub fired: Vec<FiredExecution>,
     /// How many waiting executions may start now.
     pub promoted: usize,
+    /// Due jobs that cannot fire, since this binary cannot read their definitions, and why.
+    pub unreadable: Vec<String>,
     /// How long until there is more to do, by the store's clock; zero where the limit was
     /// reached. None: nothing is due at any time.
     pub next_due: Option<Duration>,
@@ -54,7 +56,8 @@ impl Store {
             return Ok(Planned { next_due: due, ..Planned::default() });
         }
         let mut phase = self.begin(PhaseName::Plan).await?;
-        let fired = fire_due_jobs(phase.tx(), self, limit).await?;
+        let mut unreadable = Vec::new();
+        let fired = fire_due_jobs(phase.tx(), self, limit, &mut unreadable).await?;
         let promoted = promote(phase.tx(), limit).await?;
         phase.commit().await?;
         let mut next_due = self.next_due().await?;
@@ -62,7 +65,7 @@ impl Store {
             // What is due is in another planner's hands, or of no use to this binary.
             next_due = next_due.map(|wait| wait.max(OTHERS_TURN));
         }
-        Ok(Planned { fired, promoted, next_due })
+        Ok(Planned { fired, promoted, unreadable, next_due })
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
@@ -110,6 +113,7 @@ async fn fire_due_jobs(
     tx: &mut PhaseTx,
     store: &Store,
     limit: u32,
+    unreadable: &mut Vec<String>,
 ) -> Result<Vec<FiredExecution>, StoreError> {
     let now = tx.now;
     let due: Vec<DueJobRow> = on_engine!(tx, sql, conn => {
@@ -120,7 +124,7 @@ async fn fire_due_jobs(
         // One definition that this binary cannot read does not hold up the others.
         match fire(store, row) {
             Ok(fire) => fires.push(fire),
-            Err(error) => tracing::error!(%error, "a due job cannot fire"),
+            Err(error) => unreadable.push(error.to_string()),
         }
     }
     if fires.is_empty() {

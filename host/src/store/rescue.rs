@@ -29,20 +29,22 @@ pub struct RescuedExecution {
 impl Store {
     /// Ends the host sessions that have expired, `limit` at most, and their open attempts: each
     /// session in a transaction of its own. One that is in the middle of a phase is left for
-    /// the next round.
+    /// the next round. `own` are the sessions of the calling host that it has yet to record
+    /// completions of: it does not give up on itself, whoever else may.
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn rescue(&self, limit: u32) -> Result<Vec<RescuedExecution>, StoreError> {
+    pub async fn rescue(&self, limit: u32, own: &[SessionId]) -> Result<Vec<RescuedExecution>, StoreError> {
+        let limit = i64::from(limit) + i64::try_from(own.len()).unwrap_or(0);
         let expired: Vec<i64> = on_read!(self, sql, conn => {
             sqlx::query_scalar(sql::EXPIRED_SESSIONS)
                 .bind(self.now())
-                .bind(i64::from(limit))
+                .bind(limit)
                 .fetch_all(conn)
                 .await?
         });
         let mut rescued = Vec::new();
-        for session in expired {
+        for session in expired.into_iter().filter(|session| !own.contains(&SessionId(*session))) {
             let mut phase = self.begin(PhaseName::Rescue).await?;
             let tx = phase.tx();
             let now = tx.now;

@@ -139,7 +139,7 @@ rule!(one_connection_suffices_for_all_of_it_at_once, async |world: &World| {
                 store.record(session, &[success(attempt)]).await.unwrap();
             }
             store.plan(10).await.unwrap();
-            store.rescue(10).await.unwrap();
+            store.rescue(10, &[]).await.unwrap();
             store.jobs().await.unwrap();
             store.plugins().await.unwrap();
             attempts.len()

@@ -76,7 +76,7 @@ rule!(a_session_that_has_expired_but_was_not_yet_found_can_be_renewed, async |wo
     let (session, attempt) = world.running().await;
     world.clock.advance(TTL * 2);
     world.store.heartbeat(session, TTL, None).await.unwrap();
-    assert_eq!(world.store.rescue(10).await.unwrap(), []);
+    assert_eq!(world.store.rescue(10, &[]).await.unwrap(), []);
     assert_eq!(world.record(session, success(&attempt)).await, Recording::Recorded);
 });
 
@@ -96,12 +96,12 @@ rule!(a_start_under_way_is_not_missed_by_a_rescuer, async |world: &World| {
     assert_eq!(start.tx().start(session, 1).await.unwrap().len(), 1);
     world.clock.advance(TTL);
     let rescuer = world.another_store(1).await;
-    let meanwhile = tokio::spawn(async move { rescuer.rescue(10).await.unwrap() });
+    let meanwhile = tokio::spawn(async move { rescuer.rescue(10, &[]).await.unwrap() });
     world.until_blocked(|| meanwhile.is_finished()).await;
     start.commit().await.unwrap();
     // The rescuer passed by, or waited; the next round sees what was committed.
     let mut rescued = meanwhile.await.unwrap();
-    rescued.extend(world.store.rescue(10).await.unwrap());
+    rescued.extend(world.store.rescue(10, &[]).await.unwrap());
     assert_eq!(rescued.iter().map(|rescued| rescued.execution).collect::<Vec<_>>(), [execution]);
     assert_eq!(world.state(execution).await, State::Retrying);
 });
@@ -144,7 +144,7 @@ rule!(a_host_that_was_stopped_in_a_phase_does_not_keep_its_locks, async |world: 
     phase.tx().complete(session, &[success(&attempt)]).await.unwrap();
     world.clock.advance(TTL);
     let rescued = loop {
-        let rescued = world.store.rescue(10).await.unwrap();
+        let rescued = world.store.rescue(10, &[]).await.unwrap();
         if !rescued.is_empty() {
             break rescued;
         }

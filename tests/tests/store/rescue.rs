@@ -45,10 +45,10 @@ rule!(a_crash_counts_as_an_attempt, async |world: &World| {
 rule!(a_live_session_is_left_alone, async |world: &World| {
     let (session, attempt) = world.running().await;
     world.clock.advance(TTL - Duration::from_micros(1));
-    assert_eq!(world.store.rescue(10).await.unwrap(), []);
+    assert_eq!(world.store.rescue(10, &[]).await.unwrap(), []);
     world.store.heartbeat(session, TTL, None).await.unwrap();
     world.clock.advance(Duration::from_secs(5));
-    assert_eq!(world.store.rescue(10).await.unwrap(), []);
+    assert_eq!(world.store.rescue(10, &[]).await.unwrap(), []);
     assert_eq!(world.state(attempt.execution).await, State::Running);
 });
 
@@ -76,7 +76,7 @@ rule!(two_rescuers_at_once_end_an_attempt_once, async |world: &World| {
     let mut rescuers = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let store = world.another_store(1).await;
-        rescuers.spawn(async move { store.rescue(10).await.unwrap().len() });
+        rescuers.spawn(async move { store.rescue(10, &[]).await.unwrap().len() });
     }
     assert_eq!(rescuers.join_all().await.into_iter().sum::<usize>(), 1);
     assert_eq!(world.count("completion", "true").await, 1);
@@ -96,4 +96,12 @@ rule!(what_a_session_leaves_open_when_it_ends_is_treated_as_after_a_crash, async
     let rescued = world.store.end_session(session).await.unwrap();
     assert_eq!(rescued.len(), 1);
     assert_eq!(world.state(attempt.execution).await, State::Retrying);
+});
+
+rule!(a_host_does_not_rescue_what_it_has_yet_to_record, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    world.clock.advance(TTL + TTL);
+    assert_eq!(world.store.rescue(10, &[session]).await.unwrap(), []);
+    assert_eq!(world.record(session, success(&attempt)).await, Recording::Recorded);
+    assert_eq!(world.state(attempt.execution).await, State::Succeeded);
 });

@@ -89,7 +89,7 @@ impl World {
     /// Lets every host session expire, and ends what they had open.
     pub async fn crash_all(&self) -> Vec<innkeeper::store::RescuedExecution> {
         self.clock.advance(TTL);
-        self.store.rescue(100).await.unwrap()
+        self.store.rescue(100, &[]).await.unwrap()
     }
 
     pub async fn execution(&self, id: Uuid) -> ExecutionRecord {
