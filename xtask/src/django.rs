@@ -76,7 +76,7 @@ fn find_python(folders: &[PathBuf], will_do: impl Fn(&Path) -> bool) -> Option<P
 /// False for a Python that is too old for this Django, and for Debian's without the package
 /// `python3-venv`.
 fn can_make_environment(python: &Path) -> bool {
-    runs(python, "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))")
+    runs(python, "import sys, venv, ensurepip; ensurepip.version(); sys.exit(sys.version_info < (3, 10))")
 }
 
 fn runs(python: &Path, program: &str) -> bool {
