@@ -180,7 +180,7 @@ mod tests {
     use serde_json::json;
 
     fn said(schema: &Value, args: &Value) -> String {
-        check_args(Some(&schema), args).err().map(|error| error.to_string()).unwrap_or_default()
+        check_args(Some(schema), args).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]

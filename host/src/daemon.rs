@@ -80,8 +80,8 @@ async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, Sto
     let store = Store::connect(&config.store.url, &options_of_store).await?;
     if options.migrate {
         let report = store.migrate().await?;
-        if !report.applied.is_empty() {
-            tracing::info!(applied = ?report.applied, "the store's schema was brought up to date");
+        for migration in &report.applied {
+            tracing::info!(migration = migration.name, "the store's schema was brought up to date");
         }
     }
     store.check_schema().await?;

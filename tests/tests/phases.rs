@@ -275,6 +275,29 @@ on_both_engines! {
         host.stop().await;
     }
 
+    async fn a_host_that_is_killed_before_a_fire_is_recorded_makes_it_up(engine: Engine) {
+        let jobs = "[jobs.tick]\nplugin = \"probe\"\nhandler = \"echo\"\nschedule = { every = \"1s\" }\n";
+        let scene = Scene::new(engine).await;
+        let host = scene.serve(jobs).await;
+        let store = scene.open_store().await;
+        wait_for_fires(&store, 1).await;
+        let mut records = Raw::connect(scene.store.url()).await;
+        records.lock("innkeeper.execution").await;
+        if engine == Engine::Postgres {
+            wait_until_blocked(&mut records).await;
+        }
+        host.kill();
+        records.unlock().await;
+        let before = fires(&store).await;
+
+        let host = scene.serve(jobs).await;
+        wait_for_fires(&store, before.len() + 2).await;
+        let after = fires(&store).await;
+        host.stop().await;
+        assert_unique(&after);
+        assert!(before.iter().all(|at| after.contains(at)), "what was recorded is still there");
+    }
+
     async fn the_hosts_records_never_wait_for_a_plugins_pool(engine: Engine) {
         let scene = Scene::new(engine).await.with("databases.app", "max_connections = 2\nacquire_timeout = \"100ms\"");
         let mut app = Raw::connect(scene.app.url()).await;

@@ -115,7 +115,7 @@ impl<'a> Document<'a> {
             }
         }
         value.push_str(rest);
-        fine.then(|| Text { at, written, expanded, value: Cow::Owned(value) })
+        fine.then_some(Text { at, written, expanded, value: Cow::Owned(value) })
     }
 
     /// A value that is no string, as it stands in the file.

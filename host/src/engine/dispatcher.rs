@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::completer::Completions;
+use super::session::LiveSession;
 use super::{Engine, POLL, STORE_RETRY, StoreWatch, executor};
 use crate::store::StoreError;
 
@@ -16,6 +17,11 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
     while let Some(mut slots) = free_slots(&engine).await {
         let free = slots.num_permits();
         let session = engine.session.current();
+        if session.is_in_doubt() && !settle(&engine, &session).await {
+            drop(slots);
+            pause(&engine, STORE_RETRY).await;
+            continue;
+        }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
         let started = engine.store.claim(session.id, limit).await;
         let started = match started {
@@ -28,6 +34,7 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             other => watch.note("start", other),
         };
         let Some(attempts) = started else {
+            session.set_in_doubt(true);
             drop(slots);
             pause(&engine, STORE_RETRY).await;
             continue;
@@ -44,6 +51,28 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
         if !filled {
             pause(&engine, POLL).await;
         }
+    }
+}
+
+/// After a START whose answer was lost: what was recorded of it goes back to the queue.
+async fn settle(engine: &Engine, session: &LiveSession) -> bool {
+    match engine.store.release_unknown(session.id, &session.open_leases()).await {
+        Ok(released) => {
+            if !released.is_empty() {
+                tracing::warn!(
+                    executions = released.len(),
+                    "the answer to a start was lost; released to the queue"
+                );
+            }
+            session.set_in_doubt(false);
+            true
+        }
+        // What a dead session left open is the rescuer's.
+        Err(StoreError::SessionLost) => {
+            engine.session.doubt();
+            false
+        }
+        Err(_) => false,
     }
 }
 

@@ -4,6 +4,7 @@
 //! yet: its handlers are stopped before another host may retry what they do.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(super) struct LiveSession {
     /// Ends the calls that were started in this session.
     pub(super) stop: CancellationToken,
     open: Mutex<BTreeSet<i64>>,
+    /// A START may have been recorded that is not in `open`.
+    in_doubt: AtomicBool,
 }
 
 impl HostSession {
@@ -77,7 +80,7 @@ impl LiveSession {
             plugins: plugins.digests(),
         };
         let id = store.register_session(&session).await?;
-        Ok(Self { id, stop: stop.child_token(), open: Mutex::default() })
+        Ok(Self { id, stop: stop.child_token(), open: Mutex::default(), in_doubt: AtomicBool::new(false) })
     }
 
     /// Notes that this START has no completion yet.
@@ -90,7 +93,26 @@ impl LiveSession {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
     }
 
+    /// The starts that have no completion yet.
+    pub(super) fn open_leases(&self) -> Vec<i64> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Notes that the answer to a START was lost, or what became of it is known again.
+    pub(super) fn set_in_doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::SeqCst)
+    }
+
+    /// What a rescue need not look below. A START under way gets a higher lease than any
+    /// before it; one in doubt may be the lowest.
     fn lowest_open(&self) -> Option<i64> {
+        if self.is_in_doubt() {
+            return None;
+        }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
     }
 }

@@ -8,7 +8,7 @@ use super::connection::Store;
 use super::phase::{PhaseName, PhaseTx};
 use super::row::{crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row};
 use super::session::{SessionId, SessionRow};
-use crate::execution::{self, Completion, Next};
+use crate::execution::{self, Completion, Next, Outcome};
 use crate::job::Name;
 
 /// An execution whose host died.
@@ -59,6 +59,38 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Gives back the open attempts of a live session that its host does not know of: a START
+    /// was committed, and the answer was lost. They cost no attempt. `known` are the leases
+    /// that the host runs or has yet to record. Returns the executions.
+    ///
+    /// No other START of the session may be under way. One whose connection broke is waited
+    /// for: it holds a lock on the session's row until the database has ended it.
+    ///
+    /// # Errors
+    /// [`StoreError::SessionLost`] where the session is dead.
+    pub async fn release_unknown(&self, session: SessionId, known: &[i64]) -> Result<Vec<Uuid>, StoreError> {
+        let mut phase = self.begin(PhaseName::Rescue).await?;
+        let tx = phase.tx();
+        let locked: Option<SessionRow> = on_engine!(tx, sql, conn => {
+            sqlx::query_as(sql::LOCK_SESSION_TO_END).bind(session.0).fetch_optional(conn).await?
+        });
+        let floor = locked.ok_or(StoreError::SessionLost)?.lease_floor;
+        let open: Vec<OpenStartRow> = on_engine!(tx, sql, conn => {
+            sqlx::query_as(sql::OPEN_STARTS).bind(session.0).bind(floor).fetch_all(conn).await?
+        });
+        let jobs = load_jobs(tx, open.iter().map(|start| start.job_id)).await?;
+        let mut completions = Vec::new();
+        for start in open.iter().filter(|start| !known.contains(&start.lease)) {
+            let (name, _) = jobs.get(&start.job_id).ok_or_else(|| start.of_no_job())?;
+            completions.push(start.completion(name, Outcome::Released, Next::Requeue)?);
+        }
+        write_completions(tx, session, &completions).await?;
+        phase.commit().await?;
+        Ok(completions.into_iter().map(|completion| completion.execution).collect())
+    }
+}
+
 row! {
     struct OpenStartRow {
         lease: i64,
@@ -67,6 +99,24 @@ row! {
         job_id: i32,
         max_attempts: i32,
         has_unique_key: bool,
+    }
+}
+
+impl OpenStartRow {
+    fn completion(&self, job: &Name, outcome: Outcome, next: Next) -> Result<Completion, StoreError> {
+        Ok(Completion {
+            lease: self.lease,
+            execution: self.execution_id,
+            job: job.clone(),
+            attempt: from_count(self.attempt)?,
+            outcome,
+            next,
+            has_unique_key: self.has_unique_key,
+        })
+    }
+
+    fn of_no_job(&self) -> StoreError {
+        StoreError::Corrupt(format!("execution {} is of no job", self.execution_id))
     }
 }
 
@@ -84,24 +134,14 @@ pub(super) async fn bury(
     let jobs = load_jobs(tx, open.iter().map(|start| start.job_id)).await?;
     let mut completions = Vec::with_capacity(open.len());
     for start in &open {
-        let (name, job) = jobs
-            .get(&start.job_id)
-            .ok_or_else(|| StoreError::Corrupt(format!("execution {} is of no job", start.execution_id)))?;
+        let (name, job) = jobs.get(&start.job_id).ok_or_else(|| start.of_no_job())?;
         let (attempt, max_attempts) = (from_count(start.attempt)?, from_count(start.max_attempts)?);
         let outcome = crashed(&locked.host);
         let next = match job {
             Ok(job) => execution::next(job, start.execution_id, attempt, max_attempts, &outcome),
             Err(_) => next_without_definition(attempt, max_attempts),
         };
-        completions.push(Completion {
-            lease: start.lease,
-            execution: start.execution_id,
-            job: name.clone(),
-            attempt,
-            outcome,
-            next,
-            has_unique_key: start.has_unique_key,
-        });
+        completions.push(start.completion(name, outcome, next)?);
     }
     write_completions(tx, session, &completions).await?;
     Ok(completions

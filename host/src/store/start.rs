@@ -71,7 +71,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`PhaseTx::start`]. Where it is not known whether the commit took place, attempts may
-    /// be open that this host does not know of: they end with its host session.
+    /// be open that this host does not know of: [`Store::release_unknown`] gives them back.
     pub async fn claim(&self, session: SessionId, limit: u32) -> Result<Vec<Attempt>, StoreError> {
         let mut phase = self.begin(PhaseName::Start).await?;
         let attempts = phase.tx().start(session, limit).await?;

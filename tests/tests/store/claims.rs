@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use innkeeper::execution::{FailureKind, State, Trigger};
 use innkeeper::job::Job;
-use innkeeper::store::NewExecution;
+use innkeeper::store::{NewExecution, PhaseName, StoreError};
+use innkeeper_tests::database::Engine;
 use serde_json::json;
 
 use crate::rule;
@@ -60,6 +61,20 @@ rule!(claims_at_once_never_overlap, async |world: &World| {
     let leases: HashSet<_> = claimed.iter().map(|attempt| attempt.lease).collect();
     assert_eq!((executions.len(), leases.len()), (60, 60));
     assert_eq!(world.count("ready", "true").await, 0);
+});
+
+rule!(a_claim_passes_by_what_another_host_is_claiming, async |world: &World| {
+    if world.database.engine() == Engine::Sqlite {
+        // It has one writer: claims come one after the other.
+        return;
+    }
+    world.jobs(&[job("j")]).await;
+    let (first, second) = (world.enqueue("j").await, world.enqueue("j").await);
+    let (one, other) = (world.host("inn-1").await, world.host("inn-2").await);
+    let mut start = world.store.begin(PhaseName::Start).await.unwrap();
+    assert_eq!(start.tx().start(one, 1).await.unwrap()[0].execution, first);
+    assert_eq!(world.claim_one(other).await.execution, second);
+    start.commit().await.unwrap();
 });
 
 rule!(what_has_been_due_longest_starts_first, async |world: &World| {
@@ -135,14 +150,30 @@ rule!(one_connection_suffices_for_all_of_it_at_once, async |world: &World| {
 });
 
 rule!(a_heartbeat_does_not_wait_for_the_phases_connections, async |world: &World| {
-    if world.database.engine() == innkeeper_tests::database::Engine::Sqlite {
+    if world.database.engine() == Engine::Sqlite {
         // SQLite has one writer, and a heartbeat writes.
         return;
     }
     let store = world.another_store(1).await;
     let session = world.host("inn-1").await;
-    let mut phase = store.begin(innkeeper::store::PhaseName::Start).await.unwrap();
+    let mut phase = store.begin(PhaseName::Start).await.unwrap();
     phase.tx().start(session, 1).await.unwrap();
     store.heartbeat(session, TTL, None).await.unwrap();
     drop(phase);
+});
+
+rule!(a_start_whose_answer_was_lost_is_given_back_and_costs_no_attempt, async |world: &World| {
+    let (session, known) = world.running().await;
+    let id = world.enqueue("j").await;
+    let lost = world.claim_one(session).await;
+    let released = world.store.release_unknown(session, &[known.lease]).await.unwrap();
+    assert_eq!(released, [id]);
+    assert_eq!((world.state(id).await, world.state(known.execution).await), (State::Queued, State::Running));
+    assert_eq!(world.execution(id).await.attempt, 0);
+    let again = world.claim_one(session).await;
+    assert_eq!((again.execution, again.attempt), (id, 1));
+    assert_ne!(again.lease, lost.lease);
+    world.crash_all().await;
+    let refused = world.store.release_unknown(session, &[]).await;
+    assert!(matches!(refused, Err(StoreError::SessionLost)), "{refused:?}");
 });

@@ -97,6 +97,7 @@ rule!(a_start_under_way_is_not_missed_by_a_rescuer, async |world: &World| {
     world.clock.advance(TTL);
     let rescuer = world.another_store(1).await;
     let meanwhile = tokio::spawn(async move { rescuer.rescue(10).await.unwrap() });
+    world.until_blocked(|| meanwhile.is_finished()).await;
     start.commit().await.unwrap();
     // The rescuer passed by, or waited; the next round sees what was committed.
     let mut rescued = meanwhile.await.unwrap();

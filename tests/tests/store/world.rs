@@ -21,9 +21,9 @@ pub const TTL: Duration = Duration::from_secs(30);
 
 /// A store with a schema and nothing in it.
 pub struct World {
-    /// Last to go.
     pub store: Store,
     pub clock: TestClock,
+    /// Dropped last, since dropping it removes the database.
     pub database: TestDatabase,
 }
 
@@ -130,16 +130,22 @@ impl World {
         self.connect().await.run(statements).await;
     }
 
+    /// Runs statements that begin a transaction, which lasts until what is returned is dropped.
+    pub async fn hold(&self, statements: &str) -> Own {
+        let mut connection = self.connect().await;
+        connection.run(statements).await;
+        connection
+    }
+
     /// What a rescuer does up to where it has locked a host session, by hand.
     pub async fn half_a_rescue(&self, session: SessionId) -> HalfARescue {
-        let mut connection = self.connect().await;
-        match connection {
-            Own::Postgres(..) => {
+        let connection = match self.database.engine() {
+            Engine::Postgres => {
                 let lock = "begin; select 1 from {}host_session where id = ";
-                connection.run(&format!("{lock}{} for update", session.0)).await;
+                self.hold(&format!("{lock}{} for update", session.0)).await
             }
-            Own::Sqlite(_) => connection.run("begin immediate").await,
-        }
+            Engine::Sqlite => self.hold("begin immediate").await,
+        };
         HalfARescue { connection, session }
     }
 
@@ -156,7 +162,11 @@ impl World {
     async fn connect(&self) -> Own {
         match self.database.url() {
             DatabaseUrl::Postgres(url) => {
-                Own::Postgres(sqlx::PgConnection::connect(url).await.unwrap(), "innkeeper.")
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                // A rule that waits for what this holds fails, instead of waiting for ever.
+                let limit = "set idle_in_transaction_session_timeout = '5s'";
+                sqlx::query(limit).execute(&mut connection).await.unwrap();
+                Own::Postgres(connection, "innkeeper.")
             }
             DatabaseUrl::Sqlite(_) => {
                 Own::Sqlite(sqlx::SqliteConnection::connect(&self.database.address()).await.unwrap())
@@ -166,7 +176,7 @@ impl World {
 }
 
 /// A connection of the test's own, beside the store.
-enum Own {
+pub enum Own {
     Postgres(sqlx::PgConnection, &'static str),
     Sqlite(sqlx::SqliteConnection),
 }

@@ -93,10 +93,10 @@ statements! { READS:
         from innkeeper.host_session h
         join innkeeper.start s on s.session_id = h.id and s.lease >= h.lease_floor
         where h.dead_at is null and s.execution_id < $1
-          and ($3::int is null
-               or exists (select 1 from innkeeper.execution e where e.id = s.execution_id and e.job_id = $3))
           and not exists (select 1 from innkeeper.completion c
                           where c.execution_id = s.execution_id and c.lease = s.lease)
+          and ($3::int is null
+               or exists (select 1 from innkeeper.execution e where e.id = s.execution_id and e.job_id = $3))
         order by s.execution_id desc limit $2");
     SUCCEEDED = executions!("
         select c.execution_id as id from innkeeper.completion c

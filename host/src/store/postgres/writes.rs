@@ -128,14 +128,14 @@ statements! { WRITES:
         select 0, r.rank, r.execution_id, r.job_id, 0
         from unnest($1::bigint[], $2::uuid[], $3::int[]) as r (rank, execution_id, job_id)";
     PROMOTE = "
-        with due as (
-            select execution_id from innkeeper.waiting
-            where due_at <= coalesce($1, now())
-            order by due_at limit $2
-            for update skip locked
-        ), gone as (
-            delete from innkeeper.waiting w using due where w.execution_id = due.execution_id
-            returning w.execution_id, w.job_id, w.attempt, w.due_at
+        with gone as (
+            delete from innkeeper.waiting
+            where ctid = any (array(
+                select w.ctid from innkeeper.waiting w
+                where w.due_at <= coalesce($1, now())
+                order by w.due_at limit $2
+                for update skip locked))
+            returning execution_id, job_id, attempt, due_at
         )
         insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
         select e.queue_id, (extract(epoch from g.due_at) * 1000000)::bigint - e.priority * 60000000::bigint,
@@ -166,24 +166,23 @@ statements! { WRITES:
 
     // START
 
-    /// The list of jobs is an array, so that the planner of queries knows it before it chooses
-    /// how to read `ready`, and reads it in the order of its key.
+    /// The two arrays are worked out before anything else: what is read of `ready` is the first
+    /// rows by its key, and what is deleted is found by its place, whatever the query planner
+    /// believes of a table that grows and shrinks faster than its statistics.
     CLAIM = "
-        with claimed as (
-            select r.queue_id, r.rank, r.execution_id
-            from innkeeper.ready r
-            where r.queue_id = 0
-              and r.job_id = any (array(
-                  select j.id from innkeeper.job j
-                  join innkeeper.host_plugin p on p.plugin = j.plugin
-                  where p.session_id = $2))
-            order by r.queue_id, r.rank, r.execution_id
-            limit $3
-            for update skip locked
-        ), taken as (
-            delete from innkeeper.ready r using claimed c
-            where r.queue_id = c.queue_id and r.rank = c.rank and r.execution_id = c.execution_id
-            returning r.rank, r.execution_id, r.job_id, r.attempt
+        with taken as (
+            delete from innkeeper.ready
+            where ctid = any (array(
+                select r.ctid from innkeeper.ready r
+                where r.queue_id = 0
+                  and r.job_id = any (array(
+                      select j.id from innkeeper.job j
+                      join innkeeper.host_plugin p on p.plugin = j.plugin
+                      where p.session_id = $2))
+                order by r.queue_id, r.rank, r.execution_id
+                limit $3
+                for update skip locked))
+            returning rank, execution_id, job_id, attempt
         ), started as (
             insert into innkeeper.start (execution_id, attempt, session_id, component_id, started_at)
             select t.execution_id, t.attempt + 1, $2, p.component_id, coalesce($1, now())
