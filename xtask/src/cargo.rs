@@ -82,7 +82,7 @@ impl Built {
 }
 
 /// Where cargo puts its results, which its configuration and environment decide.
-fn target_folder() -> Result<PathBuf> {
+pub fn target_folder() -> Result<PathBuf> {
     let output = command()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .stderr(Stdio::inherit())

@@ -2,11 +2,13 @@
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`test`] and [`demo`] are the two
-//! commands of the README, [`lint`] is what CI does besides; [`toolchain`] and [`postgres`]
-//! provide what they need, and [`process`] runs children and ends them.
+//! commands of the README, [`lint`] is what CI does besides; [`toolchain`], [`postgres`] and
+//! [`django`] provide what they need, and [`process`] runs children and ends them.
 
+mod apt;
 mod cargo;
 mod demo;
+mod django;
 mod lint;
 mod postgres;
 mod process;
@@ -24,6 +26,7 @@ The project's own commands. Usage: cargo xtask COMMAND
 
   test [--fsync] [FILTER…] [-- ARGS…]
         Build everything, start a PostgreSQL, run every test on both engines, stop it again.
+        Installs Django from PyPI into the target folder, for the tests that use it.
         FILTERs choose tests by a part of their name; ARGS go to the test programs.
   test sessions [--fsync] [FILTER…] [-- ARGS…]
         The tests of what this product is for, alone.

@@ -282,11 +282,6 @@ fn id(args: &[&str]) -> Option<u32> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// True for root.
-fn is_root() -> bool {
-    id(&["-u"]) == Some(0)
-}
-
 /// True where both programs of a server are in a folder.
 fn has_server(folder: &Path) -> bool {
     ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file())

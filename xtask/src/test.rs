@@ -1,10 +1,12 @@
 //! `cargo xtask test`: everything that the tests need, then the tests.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Built};
+use crate::django;
 use crate::postgres::{self, Server, Settings};
 use crate::process;
 use crate::steps::Steps;
@@ -40,6 +42,12 @@ pub fn run(steps: &mut Steps, args: &[&str]) -> Result<Counts> {
         None => Some(steps.run("PostgreSQL, installed where it is missing", postgres::find_or_install)?),
         Some(_) => None,
     };
+    let python = if selection.sessions {
+        None
+    } else {
+        let title = "Django in a Python environment, installed where it is missing";
+        Some(steps.run(title, django::find_or_install)?)
+    };
     steps.run("build plugins", cargo::build_guests)?;
     steps.run("build host", cargo::build_programs)?;
     steps.run("build tests", || {
@@ -55,7 +63,7 @@ pub fn run(steps: &mut Steps, args: &[&str]) -> Result<Counts> {
         })?),
     };
     let url = server.as_ref().map(Server::url).or(given_url.as_deref()).unwrap_or_default();
-    let result = steps.run("tests", || selection.test(&built, url));
+    let result = steps.run("tests", || selection.test(&built, url, python.as_deref()));
     if let Some(server) = server {
         steps.run("stop PostgreSQL", || server.stop())?;
     }
@@ -94,8 +102,11 @@ impl<'a> Selection<'a> {
         command
     }
 
-    fn test(&self, built: &Built, postgres_url: &str) -> Result<Counts> {
+    fn test(&self, built: &Built, postgres_url: &str, python: Option<&Path>) -> Result<Counts> {
         let mut command = self.cargo_test();
+        if let Some(python) = python {
+            command.env("INNKEEPER_TEST_PYTHON", python);
+        }
         command
             // So that the sums are those of all tests.
             .arg("--no-fail-fast")

@@ -100,6 +100,10 @@ impl Table {
     /// PostgreSQL another transaction can renew a session in between, and only the condition of
     /// the `delete` itself is looked at again. It also keeps what is not old if the key column
     /// should not be unique.
+    ///
+    /// The rows have no order, so that the database takes them from where it finds them first:
+    /// an index on the time, or the table itself where many rows are old. With an order, each
+    /// batch of a table that has no such index would read the whole table.
     #[must_use]
     pub fn statements(&self, cutoff: i64, batch_size: u32) -> Statements {
         let Self { table, key_column, time_column, time_format } = self;

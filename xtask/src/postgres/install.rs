@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::{has_server, is_root};
-use crate::process;
+use super::has_server;
+use crate::apt;
 
 /// Where Debian and its children put PostgreSQL: a folder for each version.
 const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
@@ -33,9 +32,8 @@ pub fn find_or_install() -> Result<Programs> {
         return Ok(programs);
     }
     eprintln!("xtask: there is no PostgreSQL in the PATH or in {DEBIAN_FOLDER}");
-    let apt = folders.iter().any(|folder| folder.join("apt-get").is_file());
     ensure!(
-        apt && is_root(),
+        apt::may_install(),
         "PostgreSQL is missing, and only root on a system with apt-get gets it installed by this command. \
          Install its server (Debian and Ubuntu: `sudo apt-get install postgresql`; Fedora: \
          `sudo dnf install postgresql-server`), so that `initdb` and `postgres` are in the PATH, or set \
@@ -60,26 +58,12 @@ fn find(path: &[PathBuf], debian: &Path) -> Option<Programs> {
 }
 
 fn install() -> Result<()> {
-    eprintln!("xtask: installing PostgreSQL with apt-get");
     let settings = NoCluster::new()?;
-    apt_get(&["update"])?;
-    apt_get(&["install", "--yes", "--no-install-recommends", "postgresql"])?;
+    let installed = apt::install("postgresql");
     drop(settings);
-    Ok(())
-}
-
-fn apt_get(args: &[&str]) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    let status = process::run(&mut command)?;
-    if !status.success() {
-        bail!(
-            "`apt-get {}` failed, see above; PostgreSQL is missing. Install the package `postgresql` by hand, \
-             or set INNKEEPER_TEST_POSTGRES_URL",
-            args.join(" ")
-        );
-    }
-    Ok(())
+    installed.context(
+        "PostgreSQL is missing. Install the package `postgresql` by hand, or set INNKEEPER_TEST_POSTGRES_URL",
+    )
 }
 
 /// While this lives, Debian's package sets up no server of its own and starts none: the
