@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use innkeeper::execution::{FailureKind, Next, State};
 use innkeeper::job::{Job, OnCrash};
-use innkeeper::store::StoreError;
+use innkeeper::store::{Recording, StoreError};
 
 use crate::rule;
 use crate::world::{TTL, World, job, success};
