@@ -1,6 +1,6 @@
 //! What a person types: one file for each group of commands.
 //!
-//! A command returns a [`Report`] or a [`CliError`]. Here, and only here, it is printed: with
+//! A command returns a `Report` or a `CliError`. Here, and only here, it is printed: with
 //! `--json` one document on standard output and nothing else there; complaints go to standard
 //! error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, 2 usage or
 //! configuration, 3 the store, or a host that is needed, could not be reached.

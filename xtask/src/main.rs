@@ -1,7 +1,7 @@
 //! What `cargo xtask …` does: the project's own commands, with nothing to install first.
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
-//! before the first command runs. Read in this order: [`test`] and [`demo`] are the two
+//! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
 //! commands of the README, [`lint`] is what CI does besides; [`toolchain`] and [`postgres`]
 //! provide what they need, and [`process`] runs children and ends them.
 
