@@ -31,7 +31,7 @@ The project's own commands. Usage: cargo xtask COMMAND
         Clean up 100,000 sessions on a schedule, and watch. Until Ctrl-C, or with --once until
         every job has succeeded and the result has been checked. The files are in demo-data/.
         ARGS go to the demo program.
-  lint  Check formatting and lints, warnings denied.
+  lint  Check formatting, lints and documentation, warnings denied.
   ci    lint, then test: what .ci/run does.
   help  This text.
 
