@@ -149,6 +149,17 @@ fn a_store_that_cannot_be_reached_exits_with_3_and_shows_no_password() {
 }
 
 #[test]
+fn a_machine_that_does_not_give_the_address_space_is_told_what_to_lower() {
+    let (dir, _) = configuration("[host]\nconcurrency = 1000\n");
+    // 200 GiB.
+    let command = format!("ulimit -v 209715200; exec {} serve", binary().display());
+    let output =
+        Command::new("sh").current_dir(dir.path()).args(["-c", &command]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("lower `concurrency` in [host]"), "{}", told(&output));
+}
+
+#[test]
 fn one_sqlite_file_as_both_the_store_and_a_plugins_database_is_refused_also_through_a_link() {
     for (name, link) in [("innkeeper.db", false), ("link.db", true)] {
         let (dir, text) = configuration(&format!("[databases.app]\nurl = \"sqlite:{name}\"\n"));

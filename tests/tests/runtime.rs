@@ -1,10 +1,19 @@
 //! Handlers that say too much or break the rules: the host, its store and the other
 //! executions take no harm, and whose fault it was is on record.
 
-use innkeeper::execution::{FailureKind, State};
+use std::sync::Arc;
+use std::time::Duration;
+
+use innkeeper::execution::{Attempt, FailureKind, Outcome, State, Trigger};
+use innkeeper::interfaces::ClosedPort;
+use innkeeper::interfaces::db::Session;
+use innkeeper::job::{Job, Name, OnCrash};
+use innkeeper::plugin::Source;
+use innkeeper::retry::RetryPolicy;
+use innkeeper::runtime::{Call, Runtime, Stop};
 use innkeeper::store::ExecutionRecord;
 use innkeeper_tests::database::Engine;
-use innkeeper_tests::host::Scene;
+use innkeeper_tests::host::{Scene, guest};
 use innkeeper_tests::on_both_engines;
 use serde_json::{Value, json};
 
@@ -28,6 +37,56 @@ const MIB: usize = 1024 * 1024;
 fn failure(record: &ExecutionRecord) -> (FailureKind, &str) {
     let error = record.error.as_ref().unwrap_or_else(|| panic!("it did not fail: {:?}", record.state));
     (error.kind, error.message.as_str())
+}
+
+/// An attempt of a handler of the probe that has just been started.
+fn attempt(handler: &str, args: Value) -> Attempt {
+    Attempt {
+        lease: 1,
+        execution: uuid::Uuid::now_v7(),
+        attempt: 1,
+        max_attempts: 1,
+        job: Job {
+            name: Name::new("job").expect("it is a name"),
+            plugin: Name::new("probe").expect("it is a name"),
+            handler: handler.to_owned(),
+            args: json!({}),
+            schedule: None,
+            enabled: true,
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(60),
+            on_crash: OnCrash::Retry,
+        },
+        args,
+        triggered_by: Trigger::Manual,
+        scheduled_at: jiff::Timestamp::UNIX_EPOCH,
+        started_at: jiff::Timestamp::UNIX_EPOCH,
+        checkpoint: None,
+        has_unique_key: false,
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_stopped_before_it_begins_runs_nothing() {
+    let runtime = Runtime::new(1, 64 << 20).expect("there is room");
+    let source = Source::read(&guest("probe")).expect("it is there");
+    let component = runtime.load(&source, 64 << 20).await.expect("it can be loaded");
+    let attempt = attempt("echo", json!("anything"));
+    let call = async |stop: &Stop| {
+        let call = Call {
+            attempt: &attempt,
+            config: Arc::default(),
+            session: Session::refused(),
+            port: Arc::new(ClosedPort),
+            memory: 64 << 20,
+            stop,
+        };
+        runtime.call(&component, call).await
+    };
+    let stop = Stop::new();
+    assert!(matches!(call(&stop).await, Outcome::Succeeded(_)), "it returns at once");
+    stop.cancel();
+    assert_eq!(call(&stop).await, Outcome::Released);
 }
 
 on_both_engines! {
