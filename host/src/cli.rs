@@ -1,8 +1,8 @@
 //! What a person types: one file for each group of commands.
 //!
-//! A command returns a [`Report`] or a [`CliError`]. Here, and only here, it is printed: with
-//! `--json` one document on standard output and nothing else there; complaints go to standard
-//! error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, 2 usage or
+//! A command returns a `Report` or a `CliError`. Here, and only here, it is printed: with
+//! `--json` one document on standard output and nothing else there; complaints, and what is
+//! being waited for, go to standard error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, 2 usage or
 //! configuration, 3 the store, or a host that is needed, could not be reached.
 
 use std::path::PathBuf;
@@ -115,9 +115,14 @@ impl CliError {
     }
 }
 
+/// Several complaints as one message, which is printed after an `error: `.
+fn one_by_one(messages: impl IntoIterator<Item = String>) -> String {
+    messages.into_iter().collect::<Vec<_>>().join("\nerror: ")
+}
+
 impl From<ConfigErrors> for CliError {
     fn from(errors: ConfigErrors) -> Self {
-        Self::usage(errors.to_string())
+        Self::usage(one_by_one(errors.iter().map(ToString::to_string)))
     }
 }
 
@@ -125,7 +130,7 @@ impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::UnknownJob { .. } => Self::usage(message),
+            StoreError::UnknownJob { .. } | StoreError::Invalid(_) => Self::usage(message),
             _ => Self::unreachable(message),
         }
     }
@@ -154,7 +159,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the async runtime could not be started: {error}");
-            return ExitCode::from(Exit::Unreachable as u8);
+            return ExitCode::from(Exit::Usage as u8);
         }
     };
     let json = cli.global.json;
@@ -164,7 +169,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(report.exit as u8)
         }
         Err(error) => {
-            eprintln!("error: {}", error.message);
+            eprintln!("error: {}", visible(&error.message));
             ExitCode::from(error.exit as u8)
         }
     }
@@ -192,8 +197,21 @@ fn print_report(report: &Report, json: bool) {
     } else if report.text.is_empty() {
         Ok(())
     } else {
-        writeln!(out, "{}", report.text.trim_end())
+        writeln!(out, "{}", visible(report.text.trim_end()))
     };
+}
+
+/// What a handler printed may hold commands to a terminal; they are shown, not obeyed.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !matches!(character, '\n' | '\t') {
+            visible.extend(character.escape_default());
+        } else {
+            visible.push(character);
+        }
+    }
+    visible
 }
 
 impl Global {
@@ -208,5 +226,13 @@ impl Global {
         let store = Store::connect(&config.store.url, &options).await?;
         store.check_schema().await?;
         Ok(store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn commands_to_a_terminal_are_shown_and_other_text_is_left_alone() {
+        assert_eq!(super::visible("zażółć\tgęślą\n\u{1b}[2Jx\u{9b}"), "zażółć\tgęślą\n\\u{1b}[2Jx\\u{9b}");
     }
 }

@@ -2,10 +2,10 @@
 //! next begins.
 //!
 //! Every loop here is a task of its own and asks the store what there is to do; none keeps
-//! state that a restart would lose. In the order of an execution's life: [`planner`] makes
-//! executions of due jobs, [`dispatcher`] starts them, [`executor`] calls their handlers,
-//! [`completer`] records how they ended, and [`rescuer`] ends what a dead host left open.
-//! [`session`] keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
+//! state that a restart would lose. In the order of an execution's life: `planner` makes
+//! executions of due jobs, `dispatcher` starts them, `executor` calls their handlers,
+//! `completer` records how they ended, and `rescuer` ends what a dead host left open.
+//! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
 //! for an execution.
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -38,7 +39,14 @@ impl Runtime {
     /// # Errors
     /// Where this machine cannot reserve the address space for so many.
     pub fn new(concurrency: usize, largest_memory: u64) -> anyhow::Result<Self> {
-        let engine = Engine::new(&engine_config(concurrency, largest_memory))?;
+        let engine = Engine::new(&engine_config(concurrency, largest_memory))
+            .map_err(anyhow::Error::from)
+            .with_context(|| {
+                format!(
+                    "this machine cannot reserve the address space for {concurrency} executions at once; lower \
+                     `concurrency` in [host] or `limits.memory` of the plugins, or raise the limit (`ulimit -v`)"
+                )
+            })?;
         let linker = state::linker(&engine)?;
         let ticker = Ticker::start(engine.clone())?;
         Ok(Self { engine, linker, _ticker: ticker })

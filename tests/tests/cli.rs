@@ -1,12 +1,14 @@
 //! What an operator types, and what they are told when it is wrong. No host is needed here
 //! but where a test starts one.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use innkeeper_tests::database::{Engine, TestDatabase};
-use innkeeper_tests::host::{Scene, binary, guest};
+use innkeeper_tests::host::{Scene, binary, guest, until};
 use innkeeper_tests::on_both_engines;
+use innkeeper_tests::raw::{Raw, make_gate, open_gate};
 use serde_json::{Value, json};
 
 const JOBS: &str = r#"
@@ -91,7 +93,11 @@ fn a_file_that_is_no_plugin_is_told_apart_and_what_to_do() {
     for (name, bytes, what) in [
         ("text.wasm", b"hello".to_vec(), "no WebAssembly"),
         ("core.wasm", core, "core WebAssembly module"),
-        ("empty.wasm", empty, "does not export `innkeeper:plugin/handlers@0.1.0`"),
+        (
+            "empty.wasm",
+            empty,
+            "the component has no handlers: in Rust, list them in `innkeeper_sdk::plugin!(…)`",
+        ),
         ("cut.wasm", std::fs::read(guest("probe")).expect("it is there")[..5_000].to_vec(), "not valid"),
     ] {
         std::fs::write(dir.path().join(name), bytes).expect("it can be written");
@@ -140,6 +146,17 @@ fn a_store_that_cannot_be_reached_exits_with_3_and_shows_no_password() {
         assert_eq!(output.status.code(), Some(3), "{args:?}: {told}");
         assert!(told.contains("127.0.0.1") && !told.contains("s3cret"), "{args:?}: {told}");
     }
+}
+
+#[test]
+fn a_machine_that_does_not_give_the_address_space_is_told_what_to_lower() {
+    let (dir, _) = configuration("[host]\nconcurrency = 1000\n");
+    // 200 GiB.
+    let command = format!("ulimit -v 209715200; exec {} serve", binary().display());
+    let output =
+        Command::new("sh").current_dir(dir.path()).args(["-c", &command]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("lower `concurrency` in [host]"), "{}", told(&output));
 }
 
 #[test]
@@ -198,6 +215,12 @@ on_both_engines! {
         let wrong = scene.innkeeper(&["job", "run", "sleep", "--args", "{\"ms\": \"long\"}"]);
         assert_eq!(wrong.status.code(), Some(2));
         assert!(told(&wrong).contains("/ms"), "{}", told(&wrong));
+        let deep = scene.innkeeper(&["job", "run", "sleep", "--args", &("[".repeat(65) + &"]".repeat(65))]);
+        assert_eq!(deep.status.code(), Some(2));
+        assert!(told(&deep).contains("65 deep"), "{}", told(&deep));
+        let mistyped = scene.innkeeper(&["execution", "list", "--job", "slep"]);
+        assert_eq!(mistyped.status.code(), Some(2), "a mistyped name is no empty history");
+        assert!(told(&mistyped).contains("did you mean `sleep`?"), "{}", told(&mistyped));
         let unknown = scene.innkeeper(&["job", "run", "slep"]);
         assert_eq!(unknown.status.code(), Some(2));
         assert!(told(&unknown).contains("did you mean `sleep`?"), "{}", told(&unknown));
@@ -220,6 +243,64 @@ on_both_engines! {
         assert_eq!(waiting.status.code(), Some(3), "{}", told(&waiting));
         assert!(told(&waiting).contains("no live host"), "{}", told(&waiting));
         assert!(scene.innkeeper_json(&["job", "show", "nightly"])["next_fire_at"].is_string());
+    }
+
+    async fn whoever_waits_is_told_for_what_and_outlasts_the_restart_of_a_host(engine: Engine) {
+        let jobs = "[jobs.hold]\nplugin = \"probe\"\nhandler = \"hold\"\nargs = { gate = \"main\" }\n\
+                    retry = { initial = \"10ms\", maximum = \"10ms\" }\n";
+        let scene = Scene::new(engine).await;
+        let mut app = Raw::connect(scene.app.url()).await;
+        make_gate(&mut app).await;
+        let host = scene.serve(jobs).await;
+        let mut waiting = Command::new(binary())
+            .args(["job", "run", "hold", "--wait", "--json", "--config"])
+            .arg(scene.dir().join("inn-1.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut told = BufReader::new(waiting.stderr.take().expect("it is piped")).lines();
+        let mut line = || told.next().expect("it is told").expect("it is text");
+        let begun = line();
+        let id = begun.strip_prefix("enqueued ").and_then(|rest| rest.split(';').next()).unwrap_or_else(|| panic!("{begun}"));
+        until("the handler is inside", async || (app.count("select count(*) from inside").await == 1).then_some(())).await;
+        host.kill();
+        let trouble = line();
+        assert!(trouble.contains("no live host has plugin `probe` any more"), "{trouble}");
+
+        let host = scene.serve(jobs).await;
+        open_gate(&mut app, "main").await;
+        let output = waiting.wait_with_output().expect("it ends");
+        let document: Value = serde_json::from_slice(&output.stdout).expect("it is one document");
+        assert_eq!((&document["id"], &document["state"]), (&json!(id), &json!("succeeded")));
+        assert_eq!((&document["attempt"], output.status.code()), (&json!(2), Some(0)));
+        host.stop().await;
+    }
+
+    async fn a_job_that_does_not_fire_says_why(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        scene.serve(JOBS).await.stop().await;
+        let mut records = Raw::connect(scene.store.url()).await;
+        let prefix = if engine == Engine::Postgres { "innkeeper." } else { "" };
+        let now = if engine == Engine::Postgres { "now()" } else { "1700000000000000" };
+        records.execute(&format!("update {prefix}job set paused_at = {now} where name = 'nightly'")).await;
+        let paused = scene.innkeeper_json(&["job", "next", "nightly"]);
+        assert_eq!(paused["fires"], json!([]));
+        assert!(paused["reason"].as_str().is_some_and(|why| why.contains("paused since")), "{paused}");
+        records.execute(&format!("update {prefix}job set paused_at = null where name = 'nightly'")).await;
+        assert_eq!(scene.innkeeper_json(&["job", "next", "nightly"])["reason"], json!(null));
+
+        // The configuration no longer names it.
+        scene.serve("").await.stop().await;
+        let retired = scene.innkeeper_json(&["job", "next", "nightly"]);
+        assert_eq!(retired["fires"], json!([]));
+        assert!(retired["reason"].as_str().is_some_and(|why| why.contains("retired")), "{retired}");
+        let run = scene.innkeeper(&["job", "run", "nightly"]);
+        assert_eq!(run.status.code(), Some(2));
+        assert!(told(&run).contains("was retired"), "{}", told(&run));
+        let by_hand = scene.innkeeper_json(&["job", "next", "sleep"]);
+        assert!(by_hand["reason"].is_string(), "{by_hand}");
     }
 
     async fn migrate_brings_a_new_store_up_to_date_and_serve_can_be_told_not_to(engine: Engine) {

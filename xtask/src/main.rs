@@ -1,7 +1,7 @@
 //! What `cargo xtask …` does: the project's own commands, with nothing to install first.
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
-//! before the first command runs. Read in this order: [`test`] and [`demo`] are the two
+//! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
 //! commands of the README, [`lint`] is what CI does besides; [`toolchain`], [`postgres`] and
 //! [`django`] provide what they need, and [`process`] runs children and ends them.
 
@@ -34,7 +34,7 @@ The project's own commands. Usage: cargo xtask COMMAND
         Clean up 100,000 sessions on a schedule, and watch. Until Ctrl-C, or with --once until
         every job has succeeded and the result has been checked. The files are in demo-data/.
         ARGS go to the demo program.
-  lint  Check formatting and lints, warnings denied.
+  lint  Check formatting, lints and documentation, warnings denied.
   ci    lint, then test: what .ci/run does.
   help  This text.
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{CliError, Exit, Global, Report};
+use super::{CliError, Exit, Global, Report, one_by_one};
 use crate::check::complaints;
 use crate::config::{Config, ConfigErrors};
 use crate::engine::registry::Registry;
@@ -47,6 +47,9 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
     let errors = complaints(&config, &plugins, &problems);
     if !errors.is_empty() {
+        if !global.json {
+            return Err(errors.into());
+        }
         return Ok(failed(config.plugins.len(), config.jobs.len(), &errors));
     }
     if !command.offline {
@@ -80,7 +83,7 @@ async fn reach(config: &Config, databases: &Databases) -> Result<(), CliError> {
             unreachable.push(format!("{}: {error}", config.location_of_database(database.name())));
         }
     }
-    if unreachable.is_empty() { Ok(()) } else { Err(CliError::unreachable(unreachable.join("\n"))) }
+    if unreachable.is_empty() { Ok(()) } else { Err(CliError::unreachable(one_by_one(unreachable))) }
 }
 
 fn failed(plugins: usize, jobs: usize, errors: &ConfigErrors) -> Report {

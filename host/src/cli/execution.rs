@@ -55,7 +55,15 @@ pub(super) async fn run(global: &Global, command: ExecutionCommand) -> Result<Re
 
 async fn list(store: &Store, job: Option<Name>, state: Option<&str>, limit: u32) -> Result<Report, CliError> {
     let state = State::ALL.into_iter().find(|known| Some(known.as_str()) == state);
-    let records = store.executions(&ExecutionFilter { job, state, before: None, limit }).await?;
+    let filter = ExecutionFilter { job, state, before: None, limit };
+    let records = store.executions(&filter).await?;
+    if records.is_empty() {
+        if let Some(job) = &filter.job {
+            // A mistyped name is no empty history.
+            store.job(job).await?;
+        }
+        return Ok(Report::new(&json!({ "executions": [] }), "There are no such executions."));
+    }
     let text = table(
         ["ID", "JOB", "STATE", "ATTEMPT", "SCHEDULED", "DURATION", "RESULT"],
         records.iter().map(|record| {
@@ -146,9 +154,9 @@ fn duration(record: &ExecutionRecord) -> String {
 }
 
 /// What a list has room for.
-fn in_one_line(text: &str) -> String {
+pub(super) fn in_one_line(text: &str) -> String {
     const ROOM: usize = 80;
-    let line = text.lines().next().unwrap_or_default();
+    let line = text.trim().lines().next().unwrap_or_default();
     if line.chars().count() > ROOM {
         let cut = line.chars().take(ROOM - 1).collect::<String>();
         format!("{cut}…")
@@ -166,6 +174,9 @@ async fn logs(store: &Store, id: Uuid) -> Result<Report, CliError> {
         let fields = log.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
         let _ = writeln!(text, "{} [{}] {:5} {}{fields}", log.at, log.attempt, log.level, log.message);
         lines.push(log);
+    }
+    if lines.is_empty() {
+        "Its handler has logged nothing yet.".clone_into(&mut text);
     }
     Ok(Report::new(&json!({ "execution": id.to_string(), "logs": lines }), text))
 }

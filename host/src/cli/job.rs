@@ -1,24 +1,22 @@
 //! `innkeeper job …`
 
-use std::time::Duration;
-
 use clap::Subcommand;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::table::table;
 use super::{CliError, Exit, Global, Report, execution};
 use crate::engine::submit::submit;
 use crate::execution::{State, Trigger};
+use crate::interfaces::bounds;
 use crate::job::Name;
-use crate::store::{ExecutionRecord, JobRecord, NewExecution, Store, StoreError};
+use crate::schedule::Schedule;
+use crate::store::{JobRecord, NewExecution, Store};
 use crate::wire;
 
-/// How often `--wait` looks.
-const POLL: Duration = Duration::from_millis(200);
+mod wait;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
@@ -68,16 +66,21 @@ pub(super) async fn run(global: &Global, command: JobCommand) -> Result<Report, 
 }
 
 fn parse_json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
+    bounds::document(text).map_err(|why| format!("it {why}"))
 }
 
 async fn list(store: &Store) -> Result<Report, CliError> {
     let jobs = store.jobs().await?;
+    if jobs.is_empty() {
+        let text = "There are no jobs yet: `innkeeper serve` writes those of its configuration to the store.";
+        return Ok(Report::new(&json!({ "jobs": [] }), text));
+    }
     let text = table(
         ["JOB", "PLUGIN", "HANDLER", "SCHEDULE", "NEXT", "LAST"],
         jobs.iter().map(|record| {
             let job = &record.job;
-            let next = record.next_fire_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+            let next = record.next_fire_at.filter(|_| firing(record).is_ok());
+            let next = next.map_or_else(|| "-".to_owned(), |at| at.to_string());
             let last = record.last.map_or("-", |last| last.state.as_str());
             let (plugin, handler) = (job.plugin.to_string(), job.handler.clone());
             [job.name.to_string(), plugin, handler, schedule(record), next, last.to_owned()]
@@ -90,8 +93,9 @@ async fn list(store: &Store) -> Result<Report, CliError> {
 fn schedule(record: &JobRecord) -> String {
     match &record.job.schedule {
         _ if record.retired_at.is_some() => "retired".to_owned(),
-        Some(schedule) if record.job.enabled => schedule.to_string(),
-        Some(schedule) => format!("disabled ({schedule})"),
+        Some(schedule) if !record.job.enabled => format!("disabled ({schedule})"),
+        Some(schedule) if record.paused_at.is_some() => format!("paused ({schedule})"),
+        Some(schedule) => schedule.to_string(),
         None => "by hand".to_owned(),
     }
 }
@@ -106,7 +110,7 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
         ("handler", job.handler.clone()),
         ("args", job.args.to_string()),
         ("schedule", schedule(&record)),
-        ("next fire", at(record.next_fire_at)),
+        ("next fire", at(record.next_fire_at.filter(|_| firing(&record).is_ok()))),
         ("timeout", humantime::format_duration(job.timeout).to_string()),
         ("attempts", format!("at most {}", job.retry.max_attempts)),
         ("owner", record.owner.clone()),
@@ -120,7 +124,14 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
 }
 
 async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -> Result<Report, CliError> {
-    let job = store.job(name).await?.job;
+    let record = store.job(name).await?;
+    if let Some(at) = record.retired_at {
+        return Err(CliError::usage(format!(
+            "job `{name}` was retired at {at}, since no configuration named it any more: put it back into the \
+             configuration and restart the host"
+        )));
+    }
+    let job = record.job;
     if wait {
         need_host(store, &job.plugin, name).await?;
     }
@@ -134,10 +145,15 @@ async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -
     };
     let id = submit(store, &execution).await?.id;
     if !wait {
-        let record = find(store, id).await?;
+        let record = store.execution(id).await.ok().flatten().ok_or_else(|| {
+            CliError::unreachable(format!(
+                "execution {id} was enqueued, and then the store did not answer; \
+                 `innkeeper execution show {id}` tells what became of it"
+            ))
+        })?;
         return Ok(Report::new(&wire::Execution::from(record), format!("enqueued {id}")));
     }
-    let record = wait_for_end(store, id, &job.plugin).await?;
+    let record = wait::wait_for_end(store, id, &job.plugin).await?;
     let exit = if record.state == State::Succeeded { Exit::Done } else { Exit::JobFailed };
     let text = execution::describe(&record);
     Ok(Report { exit, ..Report::new(&wire::Execution::from(record), text) })
@@ -153,39 +169,11 @@ async fn need_host(store: &Store, plugin: &Name, job: &Name) -> Result<(), CliEr
     Ok(())
 }
 
-/// Looks again and again; the store is the truth. Gives up when the last host that could run
-/// it is gone.
-async fn wait_for_end(store: &Store, id: Uuid, plugin: &Name) -> Result<ExecutionRecord, CliError> {
-    loop {
-        let record = find(store, id).await?;
-        if record.state.is_final() {
-            return Ok(record);
-        }
-        if store.live_hosts_with_plugin(plugin).await?.is_empty() {
-            return Err(CliError::unreachable(format!(
-                "execution {id} is {}, and no live host has plugin `{plugin}` any more; it stays in the store, \
-                 and a host that starts will go on with it",
-                record.state.as_str()
-            )));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-async fn find(store: &Store, id: Uuid) -> Result<ExecutionRecord, CliError> {
-    let record = store.execution(id).await?;
-    record.ok_or_else(|| StoreError::Corrupt(format!("execution {id} is gone")).into())
-}
-
 async fn next(store: &Store, name: &Name, count: u32) -> Result<Report, CliError> {
     let record = store.job(name).await?;
-    let Some(schedule) = record.job.schedule.as_ref().filter(|_| record.job.enabled) else {
-        let why =
-            if record.job.schedule.is_some() { "its schedule is disabled" } else { "it has no schedule" };
-        return Ok(Report::new(
-            &json!({ "job": name, "fires": [] }),
-            format!("{name} does not fire: {why}."),
-        ));
+    let schedule = match firing(&record) {
+        Ok(schedule) => schedule,
+        Err(why) => return Ok(no_fires(name, &why)),
     };
     let mut fires = Vec::new();
     let mut time = crate::clock::now();
@@ -197,13 +185,37 @@ async fn next(store: &Store, name: &Name, count: u32) -> Result<Report, CliError
         });
         time = fire;
     }
+    if fires.is_empty() {
+        return Ok(no_fires(name, "its schedule has no fire time left"));
+    }
     let zone = zone_name(schedule.zone());
-    let text = if fires.is_empty() {
-        format!("{name} does not fire any more.")
-    } else {
-        table(["LOCAL", "UTC"], fires.iter().map(|fire| [format!("{} {zone}", fire.local), fire.utc.clone()]))
-    };
-    Ok(Report::new(&json!({ "job": name, "fires": fires }), text))
+    let text = table(
+        ["LOCAL", "UTC"],
+        fires.iter().map(|fire| [format!("{} {zone}", fire.local), fire.utc.clone()]),
+    );
+    Ok(Report::new(&json!({ "job": name, "fires": fires, "reason": null }), text))
+}
+
+fn no_fires(name: &Name, why: &str) -> Report {
+    Report::new(
+        &json!({ "job": name, "fires": [], "reason": why }),
+        format!("Job `{name}` does not fire: {why}."),
+    )
+}
+
+/// The schedule, or why it does not fire.
+fn firing(record: &JobRecord) -> Result<&Schedule, String> {
+    if let Some(at) = record.retired_at {
+        return Err(format!("it was retired at {at}, since no configuration named it any more"));
+    }
+    let schedule = record.job.schedule.as_ref().ok_or("it has no schedule")?;
+    if !record.job.enabled {
+        return Err("its schedule is disabled (`enabled = false`)".to_owned());
+    }
+    match record.paused_at {
+        Some(at) => Err(format!("its schedule is paused since {at}")),
+        None => Ok(schedule),
+    }
 }
 
 fn zone_name(zone: &TimeZone) -> &str {

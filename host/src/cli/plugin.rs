@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::execution::in_one_line;
 use super::table::table;
 use super::{CliError, Global, Report};
 use crate::store::StoreError;
@@ -19,11 +20,15 @@ pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Repor
     let store = global.open_store().await?;
     let plugins = store.plugins().await?.into_iter().map(wire::Plugin::try_from);
     let plugins = plugins.collect::<Result<Vec<_>, _>>().map_err(StoreError::Corrupt)?;
+    if plugins.is_empty() {
+        let text = "There are no plugins yet: `innkeeper serve` writes those that it loads to the store.";
+        return Ok(Report::new(&json!({ "plugins": [] }), text));
+    }
     let rows = plugins.iter().flat_map(|plugin| {
         plugin.handlers.iter().map(|handler| {
             let hosts = if plugin.hosts.is_empty() { "none".to_owned() } else { plugin.hosts.join(", ") };
             let digest = plugin.component_digest.chars().take("sha256:".len() + 12).collect();
-            [plugin.name.clone(), handler.name.clone(), hosts, digest, handler.summary.clone()]
+            [plugin.name.clone(), handler.name.clone(), hosts, digest, in_one_line(&handler.summary)]
         })
     });
     let text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);

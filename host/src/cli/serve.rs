@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CliError, Exit, Global, Report};
+use super::{CliError, Global, Report};
 use crate::daemon::{self, ServeError, ServeOptions};
 use crate::telemetry;
 
@@ -22,8 +22,7 @@ pub(super) async fn run(global: &Global, command: &Serve) -> Result<Report, CliE
         Ok(()) => Ok(Report::new(&json!({ "stopped": true }), "")),
         Err(ServeError::Configuration(errors)) => Err(errors.into()),
         Err(ServeError::Store(error)) => Err(error.into()),
-        Err(ServeError::Other(error)) => {
-            Err(CliError { exit: Exit::Unreachable, message: format!("{error:#}") })
-        }
+        // What this machine does not give, such as address space for so many at once.
+        Err(ServeError::Other(error)) => Err(CliError::usage(format!("{error:#}"))),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
-use super::Port;
 use super::bindings::innkeeper::plugin::{context, types};
 use super::stdio::Output;
+use super::{Port, bounds};
 use crate::execution::{LogLevel, LogLine, Progress};
 
 /// What the interface needs of one execution.
@@ -48,21 +48,23 @@ impl context::Host for ContextView<'_> {
     ) -> Result<()> {
         // What was printed before the line stands before it.
         let mut lines = self.output.take();
-        let fields = fields.into_iter().map(|(name, json)| (name, to_json(json))).collect();
+        let message = bounds::cut(message, bounds::MESSAGE);
+        let fields = to_fields(fields);
         lines.push(LogLine { at: crate::clock::now(), level: log_level(level), message, fields });
         self.port.log(lines).await;
         Ok(())
     }
 
     async fn progress(&mut self, done: u64, total: Option<u64>, message: Option<String>) -> Result<()> {
+        let message = message.map(|message| bounds::cut(message, bounds::MESSAGE));
         self.port.progress(Progress { done, total, message }).await;
         Ok(())
     }
 
     async fn save_checkpoint(&mut self, state: String) -> Result<Result<(), String>> {
-        match serde_json::from_str(&state) {
+        match bounds::document(&state) {
             Ok(state) => Ok(self.port.save_checkpoint(state).await),
-            Err(error) => Ok(Err(format!("the state is not JSON: {error}"))),
+            Err(why) => Ok(Err(format!("the checkpoint was not recorded: it {why}"))),
         }
     }
 
@@ -71,9 +73,17 @@ impl context::Host for ContextView<'_> {
     }
 }
 
-/// A field that is not JSON is kept as the text that it is: a log line is never refused.
-fn to_json(text: String) -> Value {
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
+/// The first fields, with one that counts the others where there are too many.
+fn to_fields(fields: Vec<(String, String)>) -> Map<String, Value> {
+    let more = fields.len().saturating_sub(bounds::FIELDS);
+    let kept = fields.into_iter().take(bounds::FIELDS);
+    let mut kept = kept
+        .map(|(name, json)| (bounds::cut(name, bounds::FIELD_NAME), bounds::field(json)))
+        .collect::<Map<_, _>>();
+    if more > 0 {
+        kept.insert("fields_not_kept".to_owned(), more.into());
+    }
+    kept
 }
 
 fn log_level(level: context::Level) -> LogLevel {
@@ -83,5 +93,21 @@ fn log_level(level: context::Level) -> LogLevel {
         context::Level::Info => LogLevel::Info,
         context::Level::Warn => LogLevel::Warn,
         context::Level::Error => LogLevel::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_so_many_fields_and_says_how_many_more_there_were() {
+        let fields = |count: usize| (0..count).map(|n| (format!("f{n}"), n.to_string())).collect();
+        assert_eq!(to_fields(fields(bounds::FIELDS)).len(), bounds::FIELDS);
+        let many = to_fields(fields(bounds::FIELDS + 7));
+        assert_eq!(many.len(), bounds::FIELDS + 1);
+        assert_eq!((&many["f0"], &many["fields_not_kept"]), (&Value::from(0), &Value::from(7)));
+        let name = to_fields(vec![("n".repeat(1000), "1".to_owned())]);
+        assert!(name.keys().all(|name| name.len() < 300), "{name:?}");
     }
 }

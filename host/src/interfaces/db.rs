@@ -14,11 +14,11 @@
 //!   connection in the middle of its protocol.
 //! - [`Session::end`] ends whatever is open: statements are cancelled, transactions are rolled
 //!   back, connections go back to the pool or are closed, in a bounded time.
-//! - A plugin cannot end or nest the host's transaction by SQL text ([`statement`]).
+//! - A plugin cannot end or nest the host's transaction by SQL text (`statement`).
 //! - A failed statement fails its transaction, on both engines: from then on all but
 //!   `rollback` is refused, and `commit` is an error that rolls back.
 //! - A parameter takes the type that the database infers for it, and every value arrives
-//!   exactly, or as an error that names the column ([`postgres`], [`sqlite`]).
+//!   exactly, or as an error that names the column (`postgres`, `sqlite`).
 
 mod civil;
 mod connection;

@@ -7,7 +7,7 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::innkeeper::plugin::{jobs, types};
-use super::{EnqueueError, EnqueueRequest, Port};
+use super::{EnqueueError, EnqueueRequest, Port, bounds};
 
 /// What the interface needs of one execution.
 pub struct JobsView<'a> {
@@ -45,9 +45,9 @@ impl jobs::Host for JobsView<'_> {
 fn to_request(request: types::Request) -> Result<EnqueueRequest, EnqueueError> {
     let args = request
         .args
-        .map(|text| serde_json::from_str(&text))
+        .map(|text| bounds::document(&text))
         .transpose()
-        .map_err(|error| EnqueueError::InvalidArgs(format!("the arguments are not JSON: {error}")))?;
+        .map_err(|why| EnqueueError::InvalidArgs(format!("`args` {why}")))?;
     let run_at = request.run_at.map(Timestamp::from_microsecond).transpose().map_err(|error| {
         EnqueueError::Other(format!("`run-at` is not a time in microseconds since 1970: {error}"))
     })?;

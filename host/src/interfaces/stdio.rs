@@ -16,8 +16,8 @@ use crate::execution::{LogLevel, LogLine};
 /// A line longer than this many bytes is cut into several.
 const LONGEST_LINE: usize = 16 * 1024;
 
-/// Bytes of lines that wait to be recorded; what a guest prints beyond them is dropped, and
-/// the log says so.
+/// Bytes of memory for lines that wait to be recorded; what a guest prints beyond them is
+/// dropped, and the log says so.
 const MOST_WAITING: usize = 1024 * 1024;
 
 /// Collects what one execution prints.
@@ -28,7 +28,8 @@ pub struct Output(Arc<Mutex<Collected>>);
 struct Collected {
     lines: Vec<LogLine>,
     bytes: usize,
-    dropped: usize,
+    dropped_lines: usize,
+    dropped_bytes: usize,
     partial: [Vec<u8>; 2],
 }
 
@@ -71,8 +72,11 @@ impl Output {
                     collected.push(level, &rest);
                 }
             }
-            if collected.dropped > 0 {
-                let note = format!("{} more bytes were printed and not kept", collected.dropped);
+            if collected.dropped_lines > 0 {
+                let note = format!(
+                    "{} more lines ({} bytes) were printed and not kept",
+                    collected.dropped_lines, collected.dropped_bytes
+                );
                 collected.bytes = 0;
                 collected.push(LogLevel::Warn, note.as_bytes());
             }
@@ -102,12 +106,15 @@ impl Collected {
     }
 
     fn push(&mut self, level: LogLevel, line: &[u8]) {
-        if self.bytes + line.len() > MOST_WAITING {
-            self.dropped += line.len();
+        let message = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        // An empty line takes memory as well.
+        let bytes = message.len() + size_of::<LogLine>();
+        if self.bytes + bytes > MOST_WAITING {
+            self.dropped_lines += 1;
+            self.dropped_bytes += line.len();
             return;
         }
-        self.bytes += line.len();
-        let message = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        self.bytes += bytes;
         self.lines.push(LogLine { at: crate::clock::now(), level, message, fields: serde_json::Map::new() });
     }
 }
@@ -194,5 +201,16 @@ mod tests {
         let lines = output.finish();
         assert!(lines.len() <= MOST_WAITING / 999 + 1, "{}", lines.len());
         assert!(lines.last().is_some_and(|line| line.message.contains("not kept")));
+    }
+
+    #[test]
+    fn empty_lines_count_as_well() {
+        let output = Output::default();
+        let printed = 2 * MOST_WAITING;
+        output.lock().write(LogLevel::Info, &vec![b'\n'; printed]);
+        let lines = output.finish();
+        assert!(lines.len() * size_of::<LogLine>() <= MOST_WAITING + size_of::<LogLine>(), "{}", lines.len());
+        let note = format!("{} more lines (0 bytes) were printed and not kept", printed + 1 - lines.len());
+        assert_eq!(lines.last().map(|line| line.message.as_str()), Some(note.as_str()));
     }
 }

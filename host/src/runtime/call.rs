@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::Runtime;
-use super::load::LoadedComponent;
+use super::load::{LoadedComponent, reason};
 use super::state::{self, GuestState};
 use crate::execution::{Attempt, Failure, FailureKind, LogLevel, LogLine, Outcome, Trigger};
-use crate::interfaces::Port;
 use crate::interfaces::bindings::innkeeper::plugin::types;
 use crate::interfaces::db::Session;
 use crate::interfaces::stdio::Output;
+use crate::interfaces::{Port, bounds};
 
 /// What a call needs besides the component.
 pub struct Call<'a> {
@@ -41,6 +41,8 @@ pub type Stop = CancellationToken;
 /// How the guest's part of a call ended.
 enum Ending {
     Returned(Result<String, types::Failure>),
+    /// There was no instance to call.
+    NotInstantiated(wasmtime::Error),
     Trapped(wasmtime::Error),
     TimedOut,
     Stopped,
@@ -88,15 +90,23 @@ async fn run_guest(component: &LoadedComponent, store: &mut Store<GuestState>, c
     let args = attempt.args.to_string();
     let execution = to_wit(attempt);
     let guest = async {
-        let instance = component.pre.instantiate_async(&mut *store).await?;
+        let instance = match component.pre.instantiate_async(&mut *store).await {
+            Ok(instance) => instance,
+            Err(error) => return Ending::NotInstantiated(error),
+        };
         let handlers = instance.innkeeper_plugin_handlers();
-        handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await
-    };
-    tokio::select! {
-        result = guest => match result {
+        match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
             Ok(returned) => Ending::Returned(returned),
             Err(error) => Ending::Trapped(error),
-        },
+        }
+    };
+    if call.stop.is_cancelled() {
+        return Ending::Stopped;
+    }
+    tokio::select! {
+        // The guest first: what has returned counts as returned.
+        biased;
+        ending = guest => ending,
         () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
         () = call.stop.cancelled() => Ending::Stopped,
     }
@@ -125,13 +135,10 @@ fn to_wit(attempt: &Attempt) -> types::Execution {
 }
 
 fn classify(ending: Ending, timeout: Duration, complaint: Option<String>, last_words: &str) -> Outcome {
-    let failure = match ending {
-        Ending::Returned(Ok(result)) => match serde_json::from_str(&result) {
+    let mut failure = match ending {
+        Ending::Returned(Ok(result)) => match bounds::document(&result) {
             Ok(result) => return Outcome::Succeeded(result),
-            Err(error) => Failure::new(
-                FailureKind::Permanent,
-                format!("the handler returned a result that is not JSON: {error}"),
-            ),
+            Err(why) => Failure::new(FailureKind::Permanent, format!("the handler's result {why}")),
         },
         Ending::Returned(Err(failure)) => handler_failure(failure),
         Ending::Stopped => return Outcome::Released,
@@ -143,12 +150,15 @@ fn classify(ending: Ending, timeout: Duration, complaint: Option<String>, last_w
                 humantime::format_duration(timeout)
             ),
         ),
-        // An allocation that the limit refused ends as a trap that says nothing of memory.
-        Ending::Trapped(error) => match complaint {
-            Some(complaint) => Failure::new(FailureKind::Memory, complaint),
-            None => trap(&error, last_words),
-        },
+        Ending::NotInstantiated(error) => broken_off(&error, false, complaint.as_deref(), last_words),
+        Ending::Trapped(error) => broken_off(&error, true, complaint.as_deref(), last_words),
     };
+    failure.message = bounds::cut(failure.message, bounds::MESSAGE);
+    if failure.kind != FailureKind::Memory
+        && let Some(complaint) = complaint
+    {
+        let _ = write!(failure.message, "\nnote: memory was refused before that: {complaint}");
+    }
     Outcome::Failed(failure)
 }
 
@@ -179,27 +189,59 @@ fn last_words(printed: &[LogLine]) -> String {
     lines[lines.len().saturating_sub(MOST_LINES)..].join("\n")
 }
 
-fn trap(error: &wasmtime::Error, last_words: &str) -> Failure {
-    if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        let message = format!("the handler ended its program with exit code {code} instead of returning");
-        return Failure::new(FailureKind::Trap, with_last_words(message, last_words));
-    }
-    let Some(trap) = error.downcast_ref::<Trap>() else {
-        // Not the guest's doing: no instance could be had, or a host function failed.
-        return Failure::new(FailureKind::Host, format!("the host could not run the handler: {error:#}"));
+/// A call that ended without a return: whose fault it is, and why.
+fn broken_off(
+    error: &wasmtime::Error,
+    instantiated: bool,
+    complaint: Option<&str>,
+    last_words: &str,
+) -> Failure {
+    let trap = error.downcast_ref::<Trap>();
+    let exit = error.downcast_ref::<I32Exit>();
+    // An allocation that was refused ends as a trap that says nothing of memory; one that the
+    // instance itself needs, as an error of wasmtime's.
+    let looks_out_of_memory = match trap {
+        Some(trap) => *trap == Trap::UnreachableCodeReached,
+        None => !instantiated && exit.is_none(),
     };
-    let mut message = with_last_words(format!("the handler trapped: {trap}"), last_words);
-    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        for frame in backtrace.frames().iter().take(20) {
-            let name = frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-            let _ = write!(
-                message,
-                "\n    at {}",
-                name.unwrap_or_else(|| format!("function {}", frame.func_index()))
-            );
-        }
+    let runs_code = instantiated || trap.is_some() || exit.is_some();
+    if error.is::<PoolConcurrencyLimitError>() {
+        return not_run(error);
     }
-    Failure::new(FailureKind::Trap, message)
+    if let Some(complaint) = complaint.filter(|_| looks_out_of_memory) {
+        return Failure::new(FailureKind::Memory, with_last_words(complaint.to_owned(), last_words));
+    }
+    if !runs_code {
+        return not_run(error);
+    }
+    let message = match (exit, trap) {
+        (Some(I32Exit(code)), _) => {
+            format!("the handler ended its program with exit code {code} instead of returning")
+        }
+        (None, Some(trap)) => format!("the handler trapped: {trap}"),
+        // A text that is not UTF-8, a pointer out of bounds, a full table of resources.
+        (None, None) => format!("the handler did what the host does not allow: {}", reason(error)),
+    };
+    let backtrace = if exit.is_none() { backtrace(error) } else { String::new() };
+    Failure::new(FailureKind::Trap, with_last_words(message, last_words) + &backtrace)
+}
+
+/// Not the guest's doing.
+fn not_run(error: &wasmtime::Error) -> Failure {
+    Failure::new(FailureKind::Host, format!("the host could not run the handler: {error:#}"))
+}
+
+fn backtrace(error: &wasmtime::Error) -> String {
+    const MOST_FRAMES: usize = 20;
+    let mut text = String::new();
+    for frame in
+        error.downcast_ref::<WasmBacktrace>().iter().flat_map(|trace| trace.frames()).take(MOST_FRAMES)
+    {
+        let name = frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+        let name = name.unwrap_or_else(|| format!("function {}", frame.func_index()));
+        let _ = write!(text, "\n    at {name}");
+    }
+    text
 }
 
 fn with_last_words(message: String, last_words: &str) -> String {
@@ -234,22 +276,80 @@ mod tests {
         assert_eq!(last_words(&[]), "");
     }
 
-    #[test]
-    fn a_result_that_is_not_json_is_a_permanent_failure() {
-        let outcome = classify(Ending::Returned(Ok("{".to_owned())), Duration::from_secs(1), None, "");
-        assert!(
-            matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Permanent, .. })),
-            "{outcome:?}"
-        );
+    fn classified(ending: Ending, complaint: Option<&str>) -> Failure {
+        match classify(ending, Duration::from_secs(1), complaint.map(str::to_owned), "") {
+            Outcome::Failed(failure) => failure,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn a_stopped_call_is_released_and_one_that_ran_out_of_memory_says_so() {
+    fn a_result_that_is_not_json_or_too_much_is_a_permanent_failure() {
+        let large = format!("\"{}\"", "x".repeat(bounds::DOCUMENT));
+        for (result, why) in [
+            ("{".to_owned(), "is not JSON"),
+            (large, "has 1048578 bytes, and at most 1048576 are kept"),
+            ("[".repeat(65) + &"]".repeat(65), "65 deep"),
+        ] {
+            let failure = classified(Ending::Returned(Ok(result)), None);
+            assert_eq!(failure.kind, FailureKind::Permanent);
+            assert!(
+                failure.message.starts_with("the handler's result") && failure.message.contains(why),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failures_message_is_cut() {
+        let long = types::Failure::Retryable("x".repeat(10 * bounds::MESSAGE));
+        let failure = classified(Ending::Returned(Err(long)), None);
+        assert!(failure.message.len() < bounds::MESSAGE + 100, "{}", failure.message.len());
+        assert!(failure.message.ends_with("more bytes were cut off]"));
+    }
+
+    #[test]
+    fn a_stopped_call_is_released() {
         let stopped = classify(Ending::Stopped, Duration::from_secs(1), Some("out of memory".to_owned()), "");
         assert_eq!(stopped, Outcome::Released);
-        let trap = Ending::Trapped(Trap::UnreachableCodeReached.into());
-        let outcome = classify(trap, Duration::from_secs(1), Some("out of memory: …".to_owned()), "");
-        assert!(matches!(outcome, Outcome::Failed(Failure { kind: FailureKind::Memory, .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn refused_memory_is_the_cause_of_a_failed_allocation_and_a_note_on_any_other_end() {
+        let refused = Some("out of memory: …");
+        let minimum = || wasmtime::Error::msg("memory minimum size of 9 pages exceeds memory limits");
+        for ending in
+            [Ending::Trapped(Trap::UnreachableCodeReached.into()), Ending::NotInstantiated(minimum())]
+        {
+            let failure = classified(ending, refused);
+            assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Memory, "out of memory: …"));
+        }
+        let by_itself = || Ending::Returned(Err(types::Failure::Permanent("no such customer".to_owned())));
+        for (ending, kind) in [
+            (Ending::Trapped(Trap::StackOverflow.into()), FailureKind::Trap),
+            (Ending::TimedOut, FailureKind::Timeout),
+            (by_itself(), FailureKind::Permanent),
+        ] {
+            let failure = classified(ending, refused);
+            assert_eq!(failure.kind, kind);
+            assert!(
+                failure.message.ends_with("memory was refused before that: out of memory: …"),
+                "{failure:?}"
+            );
+        }
+        assert_eq!(classified(by_itself(), None).message, "no such customer");
+    }
+
+    #[test]
+    fn what_the_guest_does_wrong_is_not_blamed_on_the_host() {
+        let odd = || wasmtime::Error::msg("incomplete utf-8 byte sequence from index 0");
+        let failure = classified(Ending::Trapped(odd()), None);
+        assert_eq!(failure.kind, FailureKind::Trap);
+        assert!(failure.message.contains("utf-8"), "{failure:?}");
+        assert_eq!(classified(Ending::Trapped(I32Exit(3).into()), None).kind, FailureKind::Trap);
+        let start = Ending::NotInstantiated(Trap::IntegerDivisionByZero.into());
+        assert_eq!(classified(start, None).kind, FailureKind::Trap);
+        assert_eq!(classified(Ending::NotInstantiated(odd()), None).kind, FailureKind::Host);
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub enum LoadError {
     Invalid(String),
     /// It has other exports, or none.
     #[error(
-        "the component does not export `{HANDLERS}` (it exports {exports}); write its handlers with the SDK, \
-         and list them in `plugin!(…)`"
+        "the component has no handlers: in Rust, list them in `innkeeper_sdk::plugin!(…)`, without which \
+         nothing is exported, and build it again (it does not export `{HANDLERS}`; it exports {exports})"
     )]
     NoHandlers {
         /// What it does export.
@@ -113,9 +113,11 @@ impl Runtime {
         let described = match described {
             Ok(Ok(described)) => described,
             Ok(Err(error)) => {
-                let complaint = store.data().memory.complaint();
                 let printed = output.finish().pop().map(|line| format!(" ({})", line.message));
-                let reason = complaint.unwrap_or_else(|| reason(&error));
+                let mut reason = reason(&error);
+                if let Some(complaint) = store.data().memory.complaint() {
+                    reason = format!("{complaint} ({reason})");
+                }
                 return Err(LoadError::Describe(format!("{reason}{}", printed.unwrap_or_default())));
             }
             Err(_) => {

@@ -1,0 +1,135 @@
+//! Waiting until an execution has ended. The store is the truth, so it is asked again and
+//! again.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::cli::CliError;
+use crate::execution::State;
+use crate::job::Name;
+use crate::store::{ExecutionRecord, Store, StoreError};
+
+/// How often the store is asked.
+const POLL: Duration = Duration::from_millis(200);
+
+/// How long a store may not answer, or a host may be away, before waiting is given up: a
+/// restart of either is no reason to.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What one look has found.
+enum Seen {
+    Ended(Box<ExecutionRecord>),
+    Underway,
+    /// It cannot end, or nobody can tell.
+    Trouble(String),
+}
+
+/// Waits for the end, and says on standard error for which execution: whoever stops waiting
+/// can look it up.
+///
+/// # Errors
+/// Where no host is left that could run it or the store does not answer, for longer than
+/// [`GRACE`].
+pub(super) async fn wait_for_end(
+    store: &Store,
+    id: Uuid,
+    plugin: &Name,
+) -> Result<ExecutionRecord, CliError> {
+    eprintln!("enqueued {id}; waiting until it has ended");
+    let mut grace = Grace::default();
+    loop {
+        match look(store, id, plugin).await {
+            Ok(Seen::Ended(record)) => return Ok(*record),
+            Ok(Seen::Underway) => grace = Grace::default(),
+            Ok(Seen::Trouble(why)) => match grace.note(Instant::now()) {
+                Trouble::New => {
+                    eprintln!("{why}; waiting {} for that to change", humantime::format_duration(GRACE));
+                }
+                Trouble::Going => {}
+                Trouble::TooLong => return Err(CliError::unreachable(gave_up(id, &why))),
+            },
+            Err(error) => {
+                let error = CliError::from(error);
+                return Err(CliError { message: gave_up(id, &error.message), ..error });
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn look(store: &Store, id: Uuid, plugin: &Name) -> Result<Seen, StoreError> {
+    match ask(store, id, plugin).await {
+        Err(StoreError::Unavailable(why)) => Ok(Seen::Trouble(format!("the store does not answer: {why}"))),
+        other => other,
+    }
+}
+
+async fn ask(store: &Store, id: Uuid, plugin: &Name) -> Result<Seen, StoreError> {
+    // In this order: a host that is gone may have ended it just before.
+    let has_host = !store.live_hosts_with_plugin(plugin).await?.is_empty();
+    let record = store.execution(id).await?;
+    let record = record.ok_or_else(|| StoreError::Corrupt(format!("execution {id} is gone")))?;
+    Ok(match record.state {
+        state if state.is_final() => Seen::Ended(Box::new(record)),
+        _ if has_host => Seen::Underway,
+        state => Seen::Trouble(no_host(state, plugin)),
+    })
+}
+
+fn no_host(state: State, plugin: &Name) -> String {
+    format!("the execution is {}, and no live host has plugin `{plugin}` any more", state.as_str())
+}
+
+fn gave_up(id: Uuid, why: &str) -> String {
+    format!(
+        "{why}. No longer waiting for execution {id}: it stays in the store and runs as soon as a host can, and \
+         `innkeeper execution show {id}` tells what became of it"
+    )
+}
+
+/// Since when something is wrong.
+#[derive(Default)]
+struct Grace {
+    since: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    New,
+    Going,
+    TooLong,
+}
+
+impl Grace {
+    fn note(&mut self, now: Instant) -> Trouble {
+        match self.since {
+            None => {
+                self.since = Some(now);
+                Trouble::New
+            }
+            Some(since) if now.saturating_duration_since(since) < GRACE => Trouble::Going,
+            Some(_) => Trouble::TooLong,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_borne_for_a_while_and_the_while_begins_with_its_first_sign() {
+        let start = Instant::now();
+        let mut grace = Grace::default();
+        assert_eq!(grace.note(start), Trouble::New);
+        assert_eq!(grace.note(start + GRACE - POLL), Trouble::Going);
+        assert_eq!(grace.note(start + GRACE), Trouble::TooLong);
+    }
+
+    #[test]
+    fn whoever_gives_up_is_told_which_execution_it_was() {
+        let id = Uuid::now_v7();
+        assert!(gave_up(id, "the store does not answer").contains(&format!("execution show {id}")));
+    }
+}
