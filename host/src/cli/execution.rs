@@ -31,13 +31,21 @@ pub(super) enum ExecutionCommand {
     /// Show one execution.
     Show {
         /// Its id.
+        #[arg(value_parser = parse_id)]
         id: Uuid,
     },
     /// Show what an execution's handler has logged and printed.
     Logs {
         /// Its id.
+        #[arg(value_parser = parse_id)]
         id: Uuid,
     },
+}
+
+fn parse_id(text: &str) -> Result<Uuid, String> {
+    text.parse().map_err(|_| {
+        "an execution's id is a UUID, all of it, as `innkeeper execution list` shows it".to_owned()
+    })
 }
 
 pub(super) async fn run(global: &Global, command: ExecutionCommand) -> Result<Report, CliError> {
@@ -62,7 +70,9 @@ async fn list(store: &Store, job: Option<Name>, state: Option<&str>, limit: u32)
             // A mistyped name is no empty history.
             store.job(job).await?;
         }
-        return Ok(Report::new(&json!({ "executions": [] }), "There are no such executions."));
+        let all = filter.job.is_none() && filter.state.is_none();
+        let text = if all { "There are no executions yet." } else { "There are no such executions." };
+        return Ok(Report::new(&json!({ "executions": [] }), text));
     }
     let text = table(
         ["ID", "JOB", "STATE", "ATTEMPT", "SCHEDULED", "DURATION", "RESULT"],
