@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use crate::execution::{LogLine, Progress};
 
-pub mod bounds;
 pub mod context;
 pub mod db;
 pub mod jobs;

@@ -8,6 +8,7 @@
 //! wires it all, and [`cli`] is what a person types.
 
 pub mod args;
+pub mod bounds;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::table::table;
 use super::{CliError, Exit, Global, Report, execution};
+use crate::bounds;
 use crate::engine::submit::submit;
 use crate::execution::{State, Trigger};
-use crate::interfaces::bounds;
 use crate::job::Name;
 use crate::schedule::Schedule;
 use crate::store::{JobRecord, NewExecution, Store};

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
+use super::Port;
 use super::bindings::innkeeper::plugin::{context, types};
 use super::stdio::Output;
-use super::{Port, bounds};
+use crate::bounds;
 use crate::execution::{LogLevel, LogLine, Progress};
 
 /// What the interface needs of one execution.

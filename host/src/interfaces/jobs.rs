@@ -7,7 +7,8 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::innkeeper::plugin::{jobs, types};
-use super::{EnqueueError, EnqueueRequest, Port, bounds};
+use super::{EnqueueError, EnqueueRequest, Port};
+use crate::bounds;
 
 /// What the interface needs of one execution.
 pub struct JobsView<'a> {

@@ -13,11 +13,12 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use super::Runtime;
 use super::load::{LoadedComponent, reason};
 use super::state::{self, GuestState};
+use crate::bounds;
 use crate::execution::{Attempt, Failure, FailureKind, LogLevel, LogLine, Outcome, Trigger};
+use crate::interfaces::Port;
 use crate::interfaces::bindings::innkeeper::plugin::types;
 use crate::interfaces::db::Session;
 use crate::interfaces::stdio::Output;
-use crate::interfaces::{Port, bounds};
 
 /// What a call needs besides the component.
 pub struct Call<'a> {

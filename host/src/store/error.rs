@@ -87,7 +87,7 @@ fn known_jobs(name: &Name, known: &[String]) -> String {
         return hint;
     }
     match known {
-        [] => "; there are no jobs".to_owned(),
+        [] => "; the store has no jobs yet: `innkeeper serve` writes those of the configuration".to_owned(),
         [.., _] if known.len() > 20 => "; `innkeeper job list` shows the jobs that there are".to_owned(),
         known => format!("; there are `{}`", known.join("`, `")),
     }

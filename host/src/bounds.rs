@@ -3,6 +3,8 @@
 //! Without bounds one handler could fill the host's memory or its store. What is for people
 //! (messages, log fields) is cut and says so; what a program reads later (results, arguments,
 //! checkpoints) is refused, since half of it would be wrong.
+//!
+//! Pure.
 
 use serde_json::Value;
 
