@@ -19,12 +19,15 @@
 //!   `rollback` is refused, and `commit` is an error that rolls back.
 //! - A parameter takes the type that the database infers for it, and every value arrives
 //!   exactly, or as an error that names the column (`postgres`, `sqlite`).
+//! - What a database can make the host keep is bounded: rows by the memory limit of the plugin
+//!   (`rows`), texts of statements (`statement`) and of errors (`error`) by a constant.
 
 mod civil;
 mod connection;
 mod error;
 pub mod pool;
 mod postgres;
+mod rows;
 pub mod session;
 mod sqlite;
 mod statement;

@@ -312,7 +312,7 @@ async fn a_step_of_sqlite_that_cannot_be_interrupted_is_abandoned_in_time() {
     let scene = Scene::new(Engine::Sqlite).await;
     let session = scene.session();
     // One step of its virtual machine that takes many seconds, after others that can be seen.
-    let search = "instr(zeroblob(4000000 + i), CAST(zeroblob(100000) || x'01' AS BLOB))";
+    let search = "instr(zeroblob(1000000 + i), CAST(zeroblob(500000) || x'01' AS BLOB))";
     let note = format!("CASE WHEN i = 9000 THEN {search} ELSE hex(randomblob(500)) END");
     let id = session.begin(options()).await.unwrap();
     let running = {

@@ -1,8 +1,10 @@
 //! The `db` interface, driven as the runtime drives it, without a guest: each rule on both
 //! engines.
 
+mod bounds;
 mod database;
 mod ending;
+mod network;
 mod pool;
 mod statements;
 mod transactions;
@@ -41,6 +43,9 @@ macro_rules! on_both_engines {
 }
 pub(crate) use on_both_engines;
 
+/// The memory limit of plugins.
+const MEMORY: u64 = 1024 * 1024;
+
 /// A database granted to plugins, and a look at it from outside.
 struct Scene {
     engine: Engine,
@@ -55,8 +60,13 @@ impl Scene {
 
     async fn with(engine: Engine, max_connections: u32, acquire_timeout: Duration) -> Self {
         let outside = TestDatabase::empty(engine).await;
+        let url = outside.url();
+        Self::at(engine, outside, DatabaseConfig { url, max_connections, acquire_timeout }).await
+    }
+
+    /// With a configuration of its own, such as a way to the database that a test can disturb.
+    async fn at(engine: Engine, outside: TestDatabase, config: DatabaseConfig) -> Self {
         outside.run("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
-        let config = DatabaseConfig { url: outside.url(), max_connections, acquire_timeout };
         let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
         Self { engine, databases, outside }
     }
@@ -121,7 +131,7 @@ fn plugin_config(databases: &[&str], default: Option<&str>) -> PluginConfig {
         component: PathBuf::new(),
         config: BTreeMap::new(),
         jobs: BTreeSet::new(),
-        limits: Limits { memory: 0, timeout: Duration::ZERO },
+        limits: Limits { memory: MEMORY, timeout: Duration::ZERO },
         databases: databases.iter().map(|database| name(database)).collect(),
         default_database: default.map(name),
     }

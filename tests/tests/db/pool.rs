@@ -1,14 +1,15 @@
 //! The connections that plugins share out among them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use innkeeper::config::DatabaseConfig;
 use innkeeper::database_url::DatabaseUrl;
-use innkeeper::interfaces::db::{Connections, Database, ErrorKind};
+use innkeeper::interfaces::db::{Connections, Database, Databases, ErrorKind, Session};
 
 use crate::database::{Engine, until};
-use crate::{Scene, assert_kind, name, on_both_engines, options, show_rows};
+use crate::{Scene, assert_kind, name, on_both_engines, options, plugin_config, show_rows};
 
 on_both_engines!(
     who_gets_no_connection_is_told_who_has_them,
@@ -16,6 +17,7 @@ on_both_engines!(
     a_plugin_gets_its_own_connection_again,
     one_bound_holds_over_all_plugins,
     the_check_connects_and_leaves_nothing_behind,
+    a_guest_never_learns_where_a_database_is,
     after_closing_no_connection_is_left,
 );
 
@@ -104,17 +106,52 @@ async fn the_check_connects_and_leaves_nothing_behind(engine: Engine) {
     let scene = Scene::new(engine).await;
     scene.database().check().await.unwrap();
     assert_eq!(scene.database().connections(), Connections { max: 4, in_use: 0, idle: 0 });
-    let wrong = match engine {
-        Engine::Postgres => DatabaseUrl::Postgres("postgres://app:s3cret@127.0.0.1:1/app".into()),
-        Engine::Sqlite => {
-            let DatabaseUrl::Sqlite(path) = scene.outside.url() else { panic!("it is SQLite") };
-            DatabaseUrl::Sqlite(path.join("below-a-file.db"))
-        }
-    };
-    let config = DatabaseConfig { url: wrong, max_connections: 1, acquire_timeout: Duration::from_secs(5) };
-    let message = Database::new(name("wrong"), &config).check().await.unwrap_err();
+    let message = Database::new(name("wrong"), &unreachable(&scene)).check().await.unwrap_err();
     assert!(message.contains("database `wrong`"), "{message}");
+    let place = if engine == Engine::Postgres { "postgres://operator@127.0.0.1:1/place" } else { "app.db" };
+    assert!(message.contains(place), "{message}");
     assert!(!message.contains("s3cret"), "{message}");
+}
+
+/// Nobody listens there, or it is below a file.
+fn unreachable(scene: &Scene) -> DatabaseConfig {
+    let url = match scene.outside.url() {
+        DatabaseUrl::Postgres(_) => {
+            DatabaseUrl::Postgres("postgres://operator:s3cret@127.0.0.1:1/place".into())
+        }
+        DatabaseUrl::Sqlite(path) => DatabaseUrl::Sqlite(path.join("place.db")),
+    };
+    DatabaseConfig { url, max_connections: 1, acquire_timeout: Duration::from_secs(5) }
+}
+
+async fn a_guest_never_learns_where_a_database_is(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let mut configs = vec![unreachable(&scene)];
+    if let DatabaseUrl::Postgres(url) = scene.outside.url() {
+        // The server's own words name the role, and the database.
+        let (_, place) = url.rsplit_once('@').unwrap();
+        let (server, _) = place.split_once('/').unwrap();
+        let existing = place.split_once('/').unwrap().1;
+        for url in [
+            format!("postgres://operator:s3cret@{server}/{existing}"),
+            url.replace(existing, "place_that_is_not_there"),
+        ] {
+            configs.push(DatabaseConfig { url: DatabaseUrl::Postgres(url), ..unreachable(&scene) });
+        }
+    }
+    for config in configs {
+        let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
+        let grants = databases.grants(&name("good"), &plugin_config(&["app"], None));
+        let session = Session::new(Arc::new(grants), "job j".into());
+        for _ in 0..2 {
+            let error = assert_kind(session.query("SELECT 1".into(), vec![]).await, ErrorKind::Connection);
+            assert!(error.message.starts_with("database `app` cannot be opened: "), "{}", error.message);
+            let told = format!("{error:?}");
+            for part in ["operator", "s3cret", "place", "127.0.0.1", "://", "sqlite:", "app.db"] {
+                assert!(!told.contains(part), "{part} in {told}");
+            }
+        }
+    }
 }
 
 async fn after_closing_no_connection_is_left(engine: Engine) {

@@ -31,7 +31,8 @@ pub(super) enum Connection {
 /// What is wanted of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
-    Rows,
+    /// Its rows, up to this many bytes.
+    Rows(u64),
     Changes,
 }
 
@@ -119,14 +120,20 @@ pub(super) enum Canceller {
 
 impl Canceller {
     /// In a task of its own, so that the control connection is never left in mid-protocol.
-    fn send(&self, signal: Signal) -> JoinHandle<()> {
+    fn send(&self, signal: Signal) -> JoinHandle<bool> {
         match self.clone() {
             Self::Postgres(control, pid) => tokio::spawn(async move { control.signal(signal, pid).await }),
             Self::Sqlite(flag) => {
                 flag.store(true, Ordering::Relaxed);
-                tokio::spawn(async {})
+                tokio::spawn(async { true })
             }
         }
+    }
+
+    /// Stops a statement whose rows nobody reads any more. False where that could not be done
+    /// in time.
+    pub(super) async fn stop(&self) -> bool {
+        matches!(timeout(PATIENCE, self.send(Signal::Cancel)).await, Ok(Ok(true)))
     }
 }
 

@@ -4,6 +4,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition, PgSeverity};
 
 use super::{Error, ErrorKind, Value, civil};
+use crate::job::Name;
 
 /// An error of the host's own: no code of a database, only words.
 pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -21,6 +22,46 @@ pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
 /// The answer to every call after the end of its execution.
 pub(super) fn execution_ended() -> Error {
     new(ErrorKind::Closed, "the execution has ended, and every transaction with it")
+}
+
+/// What a guest is told of a database that cannot be opened: its name and a sort of reason. The
+/// database's own words may name the host, the role and the file.
+pub(super) fn unreachable(database: &Name, why: &Error) -> Error {
+    let code = why.code.as_deref();
+    let reason = match (why.kind, code.map(|code| code.get(..2).unwrap_or_default())) {
+        (ErrorKind::Timeout, None) => "it does not answer",
+        (ErrorKind::Connection, None) => "the connection failed",
+        (ErrorKind::Busy, _) => "it takes no more connections",
+        (ErrorKind::Conflict, _) => "its file is locked",
+        (_, Some("28")) => "it refuses the login",
+        (_, Some("3D")) => "the server does not have it",
+        (_, Some("57")) => "the server is starting or stopping",
+        _ => "it refuses the connection",
+    };
+    let kind = if why.kind == ErrorKind::Busy { ErrorKind::Busy } else { ErrorKind::Connection };
+    let message = format!("database `{database}` cannot be opened: {reason}");
+    let hint = "the log of the host says more, and so does `innkeeper check`";
+    Error { code: why.code.clone(), hint: Some(hint.to_owned()), ..new(kind, message) }
+}
+
+/// How many bytes of each text of an error a guest is given.
+const LONGEST: usize = 8 * 1024;
+
+/// Cuts the texts of an error, which a database may make as long as it likes.
+pub(super) fn cut(mut error: Error) -> Error {
+    for text in [&mut error.detail, &mut error.hint, &mut error.constraint].into_iter().flatten() {
+        cut_text(text, LONGEST);
+    }
+    cut_text(&mut error.message, LONGEST);
+    error
+}
+
+/// Cuts a text to so many bytes, and says that it did.
+pub(super) fn cut_text(text: &mut String, longest: usize) {
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
+        text.push('…');
+    }
 }
 
 /// # Errors
@@ -45,11 +86,14 @@ pub(super) struct Failure {
     /// The statement was prepared before its tables changed, and did nothing. It has been
     /// forgotten, so that running it again in a fresh transaction prepares it anew.
     pub(super) stale: bool,
+    /// The statement may still be running and sending rows that nobody wants: it must be
+    /// stopped before anything else is done with the connection.
+    pub(super) cut_short: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, broken: false, stale: false }
+        Self { error, broken: false, stale: false, cut_short: false }
     }
 }
 
@@ -57,14 +101,12 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         let sqlx::Error::Database(database) = &error else {
             let message = format!("the connection to the database was lost: {error}");
-            return Self { error: new(ErrorKind::Connection, message), broken: true, stale: false };
+            return Self { broken: true, ..new(ErrorKind::Connection, message).into() };
         };
         match database.try_downcast_ref::<PgDatabaseError>() {
-            Some(error) => Self {
-                error: postgres(error),
-                broken: !matches!(error.severity(), PgSeverity::Error),
-                stale: false,
-            },
+            Some(error) => {
+                Self { broken: !matches!(error.severity(), PgSeverity::Error), ..postgres(error).into() }
+            }
             None => sqlite_error(database.as_ref()).into(),
         }
     }
@@ -125,9 +167,12 @@ fn sqlite_error(error: &dyn DatabaseError) -> Error {
 /// An error of SQLite by its extended result code.
 pub(super) fn sqlite(code: i32, message: &str) -> Error {
     let constraint = message.split_once("constraint failed: ").map(|(_, name)| name.to_owned());
+    let too_big = code & 0xff == libsqlite3_sys::SQLITE_TOOBIG;
     Error {
         code: Some(code.to_string()),
         constraint: constraint.filter(|_| code & 0xff == libsqlite3_sys::SQLITE_CONSTRAINT),
+        hint: too_big
+            .then(|| "no value and no row may be larger than `limits.memory` of the plugin".to_owned()),
         ..new(sqlite_kind(code), message)
     }
 }
@@ -146,6 +191,7 @@ fn sqlite_kind(code: i32) -> ErrorKind {
         _ => match code & 0xff {
             codes::SQLITE_BUSY | codes::SQLITE_LOCKED => ErrorKind::Conflict,
             codes::SQLITE_INTERRUPT => ErrorKind::Timeout,
+            codes::SQLITE_TOOBIG => ErrorKind::LimitExceeded,
             codes::SQLITE_AUTH => ErrorKind::Denied,
             codes::SQLITE_IOERR
             | codes::SQLITE_CORRUPT

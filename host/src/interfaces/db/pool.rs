@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Canceller, Connection};
@@ -38,6 +40,8 @@ pub struct Database {
     /// One permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     pool: Mutex<Pool>,
+    /// The last attempt to open a connection failed, which the log says once.
+    unreachable: AtomicBool,
 }
 
 /// How many connections of a database are open.
@@ -97,6 +101,7 @@ impl Databases {
             plugin: plugin.clone(),
             databases: config.databases.iter().filter_map(granted).collect(),
             default: config.default_database.clone(),
+            max_result_bytes: config.limits.memory,
         }
     }
 
@@ -125,6 +130,7 @@ impl Database {
             acquire_timeout: config.acquire_timeout,
             permits: Arc::new(Semaphore::new(max_connections)),
             pool: Mutex::default(),
+            unreachable: AtomicBool::new(false),
         }
     }
 
@@ -160,8 +166,10 @@ impl Database {
                 _ => Ok(()),
             };
         }
-        let connection = self.connect("check", Instant::now() + self.acquire_timeout).await;
-        let connection = connection.map_err(|failure| failure.error.message)?;
+        let connection = self.open("check", u64::MAX, Instant::now() + self.acquire_timeout).await;
+        let connection = connection.map_err(|why| {
+            format!("database `{}` ({}) cannot be opened: {}", self.name, self.url, why.message)
+        })?;
         connection.close().await;
         Ok(())
     }
@@ -173,9 +181,9 @@ impl Database {
             std::mem::take(&mut pool.idle)
         };
         self.permits.close();
-        for (_, connection) in idle {
-            connection.close().await;
-        }
+        // All at once, since each may take its time where the network is gone.
+        let mut closing: JoinSet<()> = idle.into_iter().map(|(_, connection)| connection.close()).collect();
+        while closing.join_next().await.is_some() {}
         if let Engine::Postgres(control) = &self.engine {
             control.close().await;
         }
@@ -215,7 +223,7 @@ impl Database {
         let connection = tokio::select! {
             biased;
             () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
-            connection = self.connect(caller.plugin.as_str(), until) => connection?,
+            connection = self.connect(caller, until) => connection?,
         };
         Ok(Lease { connection: Some(connection), slot, reused: false })
     }
@@ -240,14 +248,38 @@ impl Database {
         (slot, None, evicted)
     }
 
-    async fn connect(&self, plugin: &str, until: Instant) -> Result<Connection, Failure> {
+    /// Opens a connection for an execution. Where it is and why it cannot be reached is for the
+    /// host's log; a plugin learns no more than [`error::unreachable`] says.
+    async fn connect(&self, caller: &Caller, until: Instant) -> Result<Connection, Failure> {
+        match self.open(caller.plugin.as_str(), caller.max_result_bytes, until).await {
+            Ok(connection) => {
+                if self.unreachable.swap(false, Ordering::Relaxed) {
+                    tracing::info!(database = %self.name, "the database can be opened again");
+                }
+                Ok(connection)
+            }
+            Err(why) => {
+                let (database, url, error) = (&self.name, &self.url, &why.message);
+                // Once for each outage: every execution may try many times.
+                if self.unreachable.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(%database, %url, error, "the database still cannot be opened");
+                } else {
+                    tracing::warn!(%database, %url, error, "the database cannot be opened");
+                }
+                Err(error::unreachable(&self.name, &why).into())
+            }
+        }
+    }
+
+    async fn open(&self, plugin: &str, largest: u64, until: Instant) -> Result<Connection, Error> {
         let connecting = async {
             match (&self.url, &self.engine) {
                 (DatabaseUrl::Postgres(url), _) => {
                     postgres::connect(url, plugin).await.map(Connection::Postgres)
                 }
                 (DatabaseUrl::Sqlite(path), Engine::Sqlite(writers)) => {
-                    sqlite::connect(path, writers, self.acquire_timeout).await.map(Connection::Sqlite)
+                    let opened = sqlite::connect(path, writers, self.acquire_timeout, largest).await;
+                    opened.map(Connection::Sqlite)
                 }
                 (DatabaseUrl::Sqlite(_), Engine::Postgres(_)) => {
                     unreachable!("the engine is chosen by the URL when the database is made")
@@ -256,14 +288,10 @@ impl Database {
         };
         // Waiting for a free connection may have used up the time.
         let until = until.max(Instant::now() + Duration::from_secs(1));
-        let why = match timeout_at(until, connecting).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(failure)) => failure.error,
-            Err(_elapsed) => error::new(ErrorKind::Connection, "it does not answer"),
-        };
-        let message = format!("database `{}` ({}) cannot be opened: {}", self.name, self.url, why.message);
-        let kind = if why.kind == ErrorKind::Busy { ErrorKind::Busy } else { ErrorKind::Connection };
-        Err(Error { kind, message, ..why }.into())
+        match timeout_at(until, connecting).await {
+            Ok(opened) => opened.map_err(|failure| failure.error),
+            Err(_elapsed) => Err(error::new(ErrorKind::Timeout, "it does not answer")),
+        }
     }
 
     /// No connection came free in time: who has them.

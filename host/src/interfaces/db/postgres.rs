@@ -4,6 +4,7 @@
 //! without parameter types: each parameter takes the type that the server infers for it, and
 //! is written as that type ([`values`]). sqlx keeps prepared statements by their text.
 
+mod control;
 mod numeric;
 mod values;
 
@@ -17,8 +18,10 @@ use sqlx::{
     Executor as _, PgConnection, Postgres, Row as _, SqlSafeStr as _, Statement as _, Type, ValueRef as _,
 };
 
+pub(super) use self::control::{Control, Signal};
 use super::connection::{Output, Want};
 use super::error::Failure;
+use super::rows::{self, Cut};
 use super::statement::Statement;
 use super::{Column, Error, ErrorKind, Isolation, RowSet, Value, error};
 
@@ -70,18 +73,18 @@ impl Connection {
         self.simple("SAVEPOINT innkeeper_commit; COMMIT".to_owned()).await
     }
 
-    /// Rolls back. A cancel request that comes too late for its statement may hit this one,
-    /// which is then said again.
+    /// Rolls back. The answer may be the error of a statement that was cut short, and a cancel
+    /// request that comes too late for its statement may hit this one: it is then said again.
     pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
-        for _ in 0..3 {
+        for _ in 0..4 {
             match self.simple("ROLLBACK".to_owned()).await {
-                Err(failure) if failure.error.code.as_deref() == Some("57014") => {}
+                Err(failure) if !failure.broken => {}
                 Err(failure) => return Err(failure),
                 Ok(()) => return Ok(()),
             }
         }
-        let message = "the rollback was cancelled again and again";
-        Err(Failure { error: error::new(ErrorKind::Connection, message), broken: true, stale: false })
+        let message = "the rollback failed again and again";
+        Err(Failure { broken: true, ..error::new(ErrorKind::Connection, message).into() })
     }
 
     /// Tells the server that this is the end, and hangs up.
@@ -109,28 +112,29 @@ impl Connection {
             other => other?,
         };
         let ran = match want {
-            Want::Rows => {
-                let rows = statement.query_with(arguments).fetch_all(&mut self.inner).await;
-                rows.map(|rows| rows_of(&statement, &rows))
+            Want::Rows(limit) => {
+                let columns = columns_of(&statement);
+                let stream = statement.query_with(arguments).fetch(&mut self.inner);
+                let rows = rows::gather(stream, limit, |row| row_of(&statement, &columns, row)).await;
+                rows.map(|rows| Output::Rows(RowSet { columns, rows }))
             }
             Want::Changes => {
                 let done = statement.query_with(arguments).execute(&mut self.inner).await;
                 let changed = |done: sqlx::postgres::PgQueryResult| {
-                    Ok(Output::Changed(if what.changes_rows { done.rows_affected() } else { 0 }))
+                    Output::Changed(if what.changes_rows { done.rows_affected() } else { 0 })
                 };
-                done.map(changed)
+                done.map(changed).map_err(Cut::Database)
             }
         };
         match ran {
-            Ok(output) => Ok(output?),
-            Err(error) if error::is_stale_statement(&error) => {
+            Err(Cut::Database(error)) if error::is_stale_statement(&error) => {
                 self.inner.clear_cached_statements().await?;
                 let message = "the tables of this statement have changed since it was prepared: run it again";
                 let error =
                     Error { code: Some("0A000".to_owned()), ..error::new(ErrorKind::Conflict, message) };
-                Err(Failure { error, broken: false, stale: true })
+                Err(Failure { stale: true, ..error.into() })
             }
-            Err(error) => Err(error.into()),
+            other => Ok(other?),
         }
     }
 
@@ -144,32 +148,30 @@ impl Connection {
     }
 }
 
-fn rows_of(statement: &PgStatement, rows: &[PgRow]) -> Result<Output, Error> {
-    let columns: Vec<Column> = statement
-        .columns()
-        .iter()
+fn columns_of(statement: &PgStatement) -> Vec<Column> {
+    let columns = statement.columns().iter();
+    columns
         .map(|column| Column {
             name: column.name().to_owned(),
             type_name: values::type_name(column.type_info()),
         })
-        .collect();
-    let row = |row: &PgRow| {
-        let value = |(index, column): (usize, &Column)| {
-            let lost = |error: &dyn std::fmt::Display| {
-                let message = format!("column `{}` could not be read: {error}", column.name);
-                error::new(ErrorKind::Conversion, message)
-            };
-            let value = row.try_get_raw(index).map_err(|error| lost(&error))?;
-            if value.is_null() {
-                return Ok(Value::Null);
-            }
-            let bytes = value.as_bytes().map_err(|error| lost(&error))?;
-            values::decode(&column.name, bytes, statement.columns()[index].type_info())
+        .collect()
+}
+
+fn row_of(statement: &PgStatement, columns: &[Column], row: &PgRow) -> Result<Vec<Value>, Error> {
+    let value = |(index, column): (usize, &Column)| {
+        let lost = |error: &dyn std::fmt::Display| {
+            let message = format!("column `{}` could not be read: {error}", column.name);
+            error::new(ErrorKind::Conversion, message)
         };
-        columns.iter().enumerate().map(value).collect::<Result<Vec<Value>, Error>>()
+        let value = row.try_get_raw(index).map_err(|error| lost(&error))?;
+        if value.is_null() {
+            return Ok(Value::Null);
+        }
+        let bytes = value.as_bytes().map_err(|error| lost(&error))?;
+        values::decode(&column.name, bytes, statement.columns()[index].type_info())
     };
-    let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
-    Ok(Output::Rows(RowSet { columns, rows }))
+    columns.iter().enumerate().map(value).collect()
 }
 
 fn encode(statement: &PgStatement, params: &[Value]) -> Result<PgArguments, Error> {
@@ -219,63 +221,5 @@ impl Encode<'_, Postgres> for Parameter {
 
     fn size_hint(&self) -> usize {
         self.bytes.as_ref().map_or(0, Vec::len)
-    }
-}
-
-/// What stops a server process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Signal {
-    /// Its statement ends with an error.
-    Cancel,
-    /// The process ends.
-    Terminate,
-}
-
-/// A connection of the host's own to a plugins' database, only to stop what runs on others.
-/// It does not count toward the pool, since it is needed most when the pool is used up.
-#[derive(Debug)]
-pub(super) struct Control {
-    url: String,
-    connection: tokio::sync::Mutex<Option<PgConnection>>,
-}
-
-impl Control {
-    pub(super) fn new(url: String) -> Self {
-        Self { url, connection: tokio::sync::Mutex::default() }
-    }
-
-    /// Sends the signal, over a connection that is kept for the next time.
-    pub(super) async fn signal(&self, signal: Signal, pid: i32) {
-        let mut kept = self.connection.lock().await;
-        // A connection that was kept may have died since; a fresh one has not.
-        for _ in 0..2 {
-            let connection = match kept.take() {
-                Some(connection) => Ok(connection),
-                None => open(&self.url, "innkeeper control").await,
-            };
-            let outcome = match connection {
-                Err(error) => Err(error),
-                Ok(mut connection) => {
-                    let sql = match signal {
-                        Signal::Cancel => "SELECT pg_catalog.pg_cancel_backend($1)",
-                        Signal::Terminate => "SELECT pg_catalog.pg_terminate_backend($1)",
-                    };
-                    let sent = sqlx::query(sql).bind(pid).execute(&mut connection).await;
-                    sent.map(|_| *kept = Some(connection))
-                }
-            };
-            match outcome {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, pid, ?signal, "could not stop a statement"),
-            }
-        }
-    }
-
-    /// Hangs up.
-    pub(super) async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
-            // The server notices a connection that ends without a word just as well.
-            let _closed = connection.close().await;
-        }
     }
 }

@@ -35,6 +35,9 @@ pub struct Grants {
     pub databases: BTreeMap<Name, Arc<Database>>,
     /// The one that is meant where a call names none.
     pub default: Option<Name>,
+    /// How many bytes the result of a statement may take in the guest. More than the guest's
+    /// memory would be of no use to it.
+    pub max_result_bytes: u64,
 }
 
 /// Everything that one execution has open in its plugin's databases.
@@ -60,6 +63,8 @@ pub(super) struct Caller {
     pub(super) plugin: Name,
     /// The execution, for a person.
     pub(super) owner: String,
+    /// How many bytes the result of a statement may have.
+    pub(super) max_result_bytes: u64,
     /// The session's number, which no other one of this process has.
     pub(super) session: u64,
     /// Cancelled when the execution ends.
@@ -111,6 +116,7 @@ impl Session {
         let caller = Arc::new(Caller {
             plugin,
             owner,
+            max_result_bytes: grants.as_ref().map_or(0, |grants| grants.max_result_bytes),
             session: NEXT.fetch_add(1, Ordering::Relaxed),
             closing: CancellationToken::new(),
             rolled_back: AtomicUsize::new(0),
@@ -124,7 +130,7 @@ impl Session {
     /// # Errors
     /// As the WIT says. Nothing was changed then, unless the kind is `connection`.
     pub async fn query(&self, statement: String, params: Vec<Value>) -> Result<RowSet, Error> {
-        rows(self.call(statement, params, Want::Rows).await?)
+        rows(self.call(statement, params, self.all_rows()).await?)
     }
 
     /// As [`Self::query`], for the number of rows that the statement changed.
@@ -172,7 +178,7 @@ impl Session {
     /// # Errors
     /// As the WIT says. The transaction has failed then, and only `rollback` is left.
     pub async fn query_in(&self, id: u64, statement: String, params: Vec<Value>) -> Result<RowSet, Error> {
-        rows(self.call_in(id, statement, params, Want::Rows).await?)
+        rows(self.call_in(id, statement, params, self.all_rows()).await?)
     }
 
     /// As [`Self::query_in`], for the number of rows that the statement changed.
@@ -263,6 +269,10 @@ impl Session {
         self.answer(answer).await
     }
 
+    fn all_rows(&self) -> Want {
+        Want::Rows(self.caller.max_result_bytes)
+    }
+
     /// Starts a task, unless the execution has ended.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let registry = self.registry();
@@ -273,7 +283,7 @@ impl Session {
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-        answer.await.unwrap_or_else(|_dropped| Err(self.gone()))
+        answer.await.unwrap_or_else(|_dropped| Err(self.gone())).map_err(error::cut)
     }
 
     fn require_open(&self, registry: &Registry) -> Result<(), Error> {
@@ -313,8 +323,9 @@ impl Session {
             },
         };
         found.map(|(_, database)| Arc::clone(database)).ok_or_else(|| {
-            let name = name.or(grants.default.as_ref().map(Name::as_str)).unwrap_or_default();
-            let near = crate::suggest::hint(name, grants.databases.keys().map(Name::as_str));
+            let mut name = name.or(grants.default.as_ref().map(Name::as_str)).unwrap_or_default().to_owned();
+            error::cut_text(&mut name, 100);
+            let near = crate::suggest::hint(&name, grants.databases.keys().map(Name::as_str));
             denied(format!(
                 "plugin `{plugin}` is not granted database `{name}`{near}; to grant it, add \
                  `[[plugins.{plugin}.databases]]` with `name = \"{name}\"` to the configuration"

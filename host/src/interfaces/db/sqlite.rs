@@ -25,12 +25,17 @@ use tokio_util::sync::CancellationToken;
 use self::prepare::Prepared;
 use super::connection::{Output, Want};
 use super::error::Failure;
+use super::rows;
 use super::statement::Statement;
 use super::{Column, Error, ErrorKind, RowSet, Value, error};
 
 /// How long SQLite itself waits for a lock. It cannot be cancelled in that time, so that the
 /// waiting is done in many short pieces.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How many rows SQLite may be ahead of who reads them. Each of them may be as large as a whole
+/// result, so that there should be few.
+const BUFFERED_ROWS: usize = 8;
 
 /// How many steps of SQLite's virtual machine pass between two looks at the cancel flag: some
 /// tens of microseconds.
@@ -132,11 +137,13 @@ impl Writers {
     }
 }
 
-/// Opens the file, which is made if it is missing.
+/// Opens the file, which is made if it is missing. No value and no row may have more than
+/// `largest` bytes.
 pub(super) async fn connect(
     path: &Path,
     writers: &Arc<Writers>,
     patience: Duration,
+    largest: u64,
 ) -> Result<Connection, Failure> {
     if let Some(folder) = path.parent() {
         tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
@@ -147,6 +154,7 @@ pub(super) async fn connect(
         .journal_mode(SqliteJournalMode::Wal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
+        .row_buffer_size(BUFFERED_ROWS)
         .disable_statement_logging();
     let until = Instant::now() + patience;
     let mut inner = loop {
@@ -159,6 +167,7 @@ pub(super) async fn connect(
     };
     let (cancel, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut handle = inner.lock_handle().await?;
+    prepare::limit_length(&mut handle, largest);
     let flag = Arc::clone(&cancel);
     handle.set_progress_handler(STEPS, move || !flag.load(Ordering::Relaxed));
     let flag = Arc::clone(&gone);
@@ -283,9 +292,14 @@ impl Connection {
         let query =
             sqlx::query_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), arguments).persistent(false);
         match want {
-            Want::Rows => {
-                let rows = query.fetch_all(&mut self.inner).await?;
-                Ok(Output::Rows(rows_of(prepared, &rows)?))
+            Want::Rows(limit) => {
+                let mut columns = None;
+                let rows = rows::gather(query.fetch(&mut self.inner), limit, |row| {
+                    row_of(columns.get_or_insert_with(|| columns_of(&prepared, Some(row))), row)
+                });
+                let rows = rows.await?;
+                let columns = columns.unwrap_or_else(|| columns_of(&prepared, None));
+                Ok(Output::Rows(RowSet { columns, rows }))
             }
             Want::Changes => {
                 let done = query.execute(&mut self.inner).await?;
@@ -312,31 +326,26 @@ fn gone() -> Error {
     error::new(ErrorKind::Closed, "SQLite has rolled the transaction back")
 }
 
-fn rows_of(prepared: Prepared, rows: &[SqliteRow]) -> Result<RowSet, Error> {
-    // The type that a column declares; for an expression, that of its first value.
-    let columns: Vec<Column> = prepared
-        .columns
-        .into_iter()
-        .enumerate()
-        .map(|(index, (name, declared))| {
-            let of_value = || {
-                let value = rows.first().and_then(|row| row.try_get_raw(index).ok());
-                value.filter(|value| !value.is_null()).map(|value| value.type_info().name().to_owned())
-            };
-            let type_name = declared.or_else(of_value).unwrap_or_else(|| "NULL".to_owned());
-            Column { name, type_name }
-        })
-        .collect();
-    let row = |row: &SqliteRow| {
-        let value = |(index, column): (usize, &Column)| {
-            let value = row.try_get_raw(index).map_err(|error| {
-                let message = format!("column `{}` could not be read: {error}", column.name);
-                error::new(ErrorKind::Conversion, message)
-            })?;
-            values::decode(&column.name, value)
+/// With the type that a column declares; for an expression, that of its first value.
+fn columns_of(prepared: &Prepared, first: Option<&SqliteRow>) -> Vec<Column> {
+    let column = |(index, (name, declared)): (usize, &(String, Option<String>))| {
+        let of_value = || {
+            let value = first.and_then(|row| row.try_get_raw(index).ok());
+            value.filter(|value| !value.is_null()).map(|value| value.type_info().name().to_owned())
         };
-        columns.iter().enumerate().map(value).collect::<Result<Vec<Value>, Error>>()
+        let type_name = declared.clone().or_else(of_value).unwrap_or_else(|| "NULL".to_owned());
+        Column { name: name.clone(), type_name }
     };
-    let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
-    Ok(RowSet { columns, rows })
+    prepared.columns.iter().enumerate().map(column).collect()
+}
+
+fn row_of(columns: &[Column], row: &SqliteRow) -> Result<Vec<Value>, Error> {
+    let value = |(index, column): (usize, &Column)| {
+        let value = row.try_get_raw(index).map_err(|error| {
+            let message = format!("column `{}` could not be read: {error}", column.name);
+            error::new(ErrorKind::Conversion, message)
+        })?;
+        values::decode(&column.name, value)
+    };
+    columns.iter().enumerate().map(value).collect()
 }

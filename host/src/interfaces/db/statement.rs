@@ -40,12 +40,21 @@ const SQLITE: &[&str] = &[
     "UPDATE", "VALUES", "WITH",
 ];
 
+/// Bytes of the longest text. The host and PostgreSQL keep the texts of a hundred statements
+/// for each connection, prepared.
+const LONGEST: usize = 1024 * 1024;
+
 /// Checks that a plugin may run this text.
 ///
 /// # Errors
-/// Where it is empty, or starts with something that is not on the engine's list. The message
+/// Where it is too long or empty, or starts with something that is not on the engine's list. The message
 /// says what to use instead.
 pub(super) fn check(sql: &str, dialect: Dialect) -> Result<Statement, Error> {
+    if sql.len() > LONGEST {
+        let message = format!("the statement has {} bytes, and {LONGEST} are allowed", sql.len());
+        let hint = "give data as parameters ($1), not in the text";
+        return Err(Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) });
+    }
     if sql.contains('\0') {
         return Err(refused("the statement contains a NUL character"));
     }

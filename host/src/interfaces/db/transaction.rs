@@ -83,7 +83,11 @@ impl Transaction {
     pub(super) async fn run(&mut self, sql: &str, params: &[Value], want: Want) -> Result<Output, Failure> {
         let result = self.try_run(sql, params, want).await;
         if let Err(failure) = &result {
-            self.failed.get_or_insert_with(|| failure.error.message.clone());
+            self.failed.get_or_insert_with(|| {
+                let mut first = failure.error.message.clone();
+                error::cut_text(&mut first, 1_000);
+                first
+            });
         }
         result
     }
@@ -100,8 +104,14 @@ impl Transaction {
         let work = connection.run(sql, what, params, want);
         match supervise(work, &canceller, &self.caller.closing, Duration::ZERO).await {
             Ending::Done(result) => {
-                if result.as_ref().is_err_and(|failure| failure.broken) {
-                    self.condition = Condition::Lost;
+                if let Err(failure) = &result {
+                    if failure.broken {
+                        self.condition = Condition::Lost;
+                    } else if failure.cut_short {
+                        // Hung up on where it cannot be stopped: the rest may be endless.
+                        let stopped = canceller.stop().await;
+                        self.condition = if stopped { Condition::Stopped } else { Condition::Lost };
+                    }
                 }
                 result
             }

@@ -44,6 +44,16 @@ pub(super) fn prepare(handle: &mut LockedSqliteHandle<'_>, sql: &str) -> Result<
     })
 }
 
+/// Bounds the bytes of every value and row of a connection. SQLite computes them in the host's
+/// memory: a short statement can ask for a gigabyte of zeros.
+pub(super) fn limit_length(handle: &mut LockedSqliteHandle<'_>, bytes: u64) {
+    let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    // SAFETY: the handle is an open connection, and the lock keeps sqlx's thread from using it.
+    // SQLite itself cuts what is more than it was compiled for.
+    let _before =
+        unsafe { ffi::sqlite3_limit(handle.as_raw_handle().as_ptr(), ffi::SQLITE_LIMIT_LENGTH, bytes) };
+}
+
 /// Parameters by SQLite's own names for them; `None` for `?` and for numbers left out.
 fn count(names: &[Option<String>]) -> Result<usize, Error> {
     if names.iter().all(Option::is_none) {
