@@ -8,6 +8,8 @@
 //! - Connections come from a pool for each database, bounded over all plugins and kept apart
 //!   by plugin, so that caches, temporary tables and settings never pass from one plugin to
 //!   another ([`pool`]).
+//! - Between two uses a connection is made as new: settings, temporary tables and session locks
+//!   are undone, or it is closed. This costs a round trip on PostgreSQL.
 //! - A transaction lives in the execution's [`Session`], outside of the wasmtime store: the
 //!   guest's handle is only its number, which is never used again. Every statement runs in a
 //!   task that owns the connection, so that dropping the guest's future never leaves a

@@ -96,6 +96,15 @@ impl Connection {
         }
     }
 
+    /// Undoes what a session keeps beyond its transactions: settings, temporary tables, locks.
+    /// False where that did not succeed, in time.
+    pub(super) async fn reset(&mut self) -> bool {
+        match self {
+            Self::Postgres(connection) => matches!(timeout(PATIENCE, connection.reset()).await, Ok(Ok(()))),
+            Self::Sqlite(connection) => connection.is_as_new(),
+        }
+    }
+
     /// Closes in good order, or hangs up when that takes too long.
     pub(super) async fn close(self) {
         let closing = async {

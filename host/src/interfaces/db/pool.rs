@@ -371,9 +371,14 @@ impl Lease {
         Ok((connection, canceller))
     }
 
-    /// Gives the connection back, for the same plugin's next use. It has no transaction open.
+    /// Gives the connection back, for the same plugin's next use. It has no transaction open,
+    /// and nothing else of its session is left: what cannot be undone is closed.
     pub(super) async fn release(mut self) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
+        if !connection.reset().await {
+            connection.close().await;
+            return;
+        }
         let closed = {
             let mut pool = self.slot.database.pool();
             if pool.closed {

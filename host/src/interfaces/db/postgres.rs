@@ -87,6 +87,14 @@ impl Connection {
         Err(Failure { broken: true, ..error::new(ErrorKind::Connection, message).into() })
     }
 
+    /// Undoes what outlives a transaction. Not `DISCARD ALL`, which would drop the prepared
+    /// statements that sqlx believes in.
+    pub(super) async fn reset(&mut self) -> Result<(), Failure> {
+        const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
+                             DISCARD SEQUENCES; SELECT pg_advisory_unlock_all()";
+        self.simple(RESET.to_owned()).await
+    }
+
     /// Tells the server that this is the end, and hangs up.
     pub(super) async fn close(self) -> Result<(), Failure> {
         Ok(self.inner.close().await?)

@@ -93,6 +93,8 @@ pub(super) struct Connection {
     writers: Arc<Writers>,
     turn: Option<Turn>,
     read_only: bool,
+    /// It may have temporary tables, which live as long as it does.
+    made_objects: bool,
     /// Makes the statement that runs fail, and every later one.
     pub(super) cancel: Arc<AtomicBool>,
     /// SQLite has rolled back the transaction by itself.
@@ -174,7 +176,16 @@ pub(super) async fn connect(
     handle.set_rollback_hook(move || flag.store(true, Ordering::Relaxed));
     drop(handle);
     let writers = Arc::clone(writers);
-    Ok(Connection { inner, writers, turn: None, read_only: false, cancel, gone, patience })
+    Ok(Connection {
+        inner,
+        writers,
+        turn: None,
+        read_only: false,
+        made_objects: false,
+        cancel,
+        gone,
+        patience,
+    })
 }
 
 impl Connection {
@@ -263,6 +274,12 @@ impl Connection {
         Ok(())
     }
 
+    /// True where nothing of its session is left: settings cannot be changed by a plugin, and
+    /// opening the file again is cheaper than asking which temporary tables there are.
+    pub(super) fn is_as_new(&self) -> bool {
+        !self.made_objects
+    }
+
     /// Closes the file.
     pub(super) async fn close(self) -> Result<(), Failure> {
         Ok(self.inner.close().await?)
@@ -279,6 +296,7 @@ impl Connection {
         if self.gone.load(Ordering::Relaxed) {
             return Err(gone().into());
         }
+        self.made_objects |= what.changes_schema;
         let prepared = self.prepare(sql).await?;
         if self.read_only && !prepared.read_only {
             let code = Some(libsqlite3_sys::SQLITE_READONLY.to_string());
