@@ -289,6 +289,65 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// How long a call waits for a free connection.
     pub acquire_timeout: Duration,
+    /// SQLite: bytes that the file may grow to. `None` for as large as the disk allows.
+    pub max_size: Option<u64>,
+}
+
+/// `[[plugins.NAME.databases]]`: what a plugin may do in a database.
+#[derive(Clone)]
+pub struct GrantConfig {
+    /// PostgreSQL: a login of the plugin's own, as a URL; `None` for the database's. The only
+    /// boundary that withstands hostile SQL.
+    pub url: Option<String>,
+    /// PostgreSQL: the role that each transaction takes (`SET LOCAL ROLE`). Against accidents:
+    /// SQL can undo it.
+    pub role: Option<String>,
+    /// PostgreSQL: the schema that names without one are looked up in. Against accidents.
+    pub schema: Option<String>,
+    /// Statements that write are refused.
+    pub read_only: bool,
+    /// How long one statement may run; `None` for as long as the execution.
+    pub statement_timeout: Option<Duration>,
+    /// Rows of one result, and of one fetch of a cursor.
+    pub max_rows: u64,
+    /// Bytes of one result in the guest; `None` for the plugin's memory limit, which is the most.
+    pub max_bytes: Option<u64>,
+    /// Transactions that one execution may have open at a time.
+    pub max_open_transactions: u32,
+    /// Cursors that one execution may have open at a time.
+    pub max_open_cursors: u32,
+    /// Statements that all executions of the plugin may have running at a time; `None` for as
+    /// many as there are connections.
+    pub max_running_statements: Option<u32>,
+}
+
+impl Default for GrantConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            role: None,
+            schema: None,
+            read_only: false,
+            statement_timeout: None,
+            max_rows: 100_000,
+            max_bytes: None,
+            max_open_transactions: 8,
+            max_open_cursors: 8,
+            max_running_statements: None,
+        }
+    }
+}
+
+impl fmt::Debug for GrantConfig {
+    /// Without the URL, which has a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrantConfig")
+            .field("url", &self.url.as_ref().map(|_| "…"))
+            .field("role", &self.role)
+            .field("schema", &self.schema)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `[plugins.NAME]`.
@@ -302,7 +361,7 @@ pub struct PluginConfig {
     /// What an execution may use.
     pub limits: Limits,
     /// Databases it may use, by name.
-    pub databases: BTreeSet<Name>,
+    pub databases: BTreeMap<Name, GrantConfig>,
     /// The one that is meant where a call names none.
     pub default_database: Option<Name>,
 }

@@ -23,7 +23,10 @@ pub mod bindings {
         world: "plugin",
         imports: { default: async | trappable },
         exports: { default: async },
-        with: { "innkeeper:plugin/db.transaction": super::db::TransactionHandle },
+        with: {
+            "innkeeper:plugin/db.transaction": super::db::TransactionHandle,
+            "innkeeper:plugin/db.cursor": super::db::CursorHandle,
+        },
     });
 }
 

@@ -59,7 +59,7 @@ pub(super) fn databases(
         );
         table.finish();
         if let Some(url) = url {
-            databases.insert(name, DatabaseConfig { url, max_connections, acquire_timeout });
+            databases.insert(name, DatabaseConfig { url, max_connections, acquire_timeout, max_size: None });
         }
     }
     databases

@@ -1,12 +1,12 @@
 //! `[plugins.NAME]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::references::Names;
 use super::table::Table;
-use super::{LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, values};
+use super::{GrantConfig, LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, values};
 use crate::job::Name;
 
 const MIB: u64 = 1 << 20;
@@ -55,9 +55,9 @@ fn limits(table: Option<Table<'_>>) -> Limits {
 
 /// The databases of a plugin and its default one. A single one is the default unless it says
 /// otherwise.
-fn grants(tables: Vec<Table<'_>>, names: &Names) -> (BTreeSet<Name>, Option<Name>) {
+fn grants(tables: Vec<Table<'_>>, names: &Names) -> (BTreeMap<Name, GrantConfig>, Option<Name>) {
     let single = tables.len() == 1;
-    let (mut granted, mut default) = (BTreeSet::new(), None);
+    let (mut granted, mut default) = (BTreeMap::new(), None);
     for table in tables {
         let text = table.required_text("name", "\"app\"");
         let name = text.as_ref().and_then(|text| names.database(table.doc, text));
@@ -69,7 +69,7 @@ fn grants(tables: Vec<Table<'_>>, names: &Names) -> (BTreeSet<Name>, Option<Name
             if is_default.unwrap_or(single) && default.is_none() {
                 default = Some(name.clone());
             }
-            if !granted.insert(name) {
+            if granted.insert(name, GrantConfig::default()).is_some() {
                 table.doc.error(text.at, format!("the database `{}` is granted twice", text.written));
             }
         }

@@ -43,7 +43,7 @@ async fn run(
         return Outcome::Failed(failure);
     }
     let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
-    let db = Session::new(plugin.grants.clone(), owner);
+    let db = Session::new(plugin.grants.clone(), owner, attempt.job.timeout);
     let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), attempt));
     // A task of its own, so that a panic in the host becomes an outcome like any other.
     let calling = tokio::spawn(call(

@@ -134,7 +134,7 @@ async fn load_plugin(
         schemas: compile_schemas(&component.handlers),
         component,
         config: Arc::new(config.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
-        grants: Arc::new(databases.grants(name, config)),
+        grants: Arc::new(Grants::new(databases, name, config)),
         jobs: config.jobs.clone(),
         limits: config.limits,
     })

@@ -24,16 +24,20 @@
 //! - What a database can make the host keep is bounded: rows by the memory limit of the plugin
 //!   (`rows`), texts of statements (`statement`) and of errors (`error`) by a constant.
 
+mod caller;
 mod civil;
 mod connection;
 mod error;
+mod grant;
 pub mod pool;
 mod postgres;
 mod rows;
+mod serve;
 pub mod session;
 mod sqlite;
 mod statement;
 mod transaction;
+mod work;
 
 use std::sync::Arc;
 
@@ -52,6 +56,16 @@ pub use super::bindings::innkeeper::plugin::db::{
 pub struct TransactionHandle {
     /// The number of the transaction in its execution's registry, never used again.
     pub id: u64,
+}
+
+/// What the guest's handle of a cursor stands for.
+#[derive(Debug)]
+pub struct CursorHandle {
+    /// Its transaction.
+    transaction: u64,
+    /// Its number in the execution's registry, never used again.
+    number: u64,
+    columns: Vec<Column>,
 }
 
 /// What the calls of one guest work on.
@@ -89,6 +103,14 @@ impl db::Host for DbView<'_> {
         Ok(self.session.execute(statement, params).await)
     }
 
+    async fn execute_many(
+        &mut self,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Trappable<Result<u64, Error>> {
+        Ok(self.session.execute_many(statement, params).await)
+    }
+
     async fn begin(
         &mut self,
         options: BeginOptions,
@@ -122,6 +144,55 @@ impl db::HostTransaction for DbView<'_> {
         Ok(self.session.execute_in(id, statement, params).await)
     }
 
+    async fn execute_many(
+        &mut self,
+        transaction: Resource<TransactionHandle>,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Trappable<Result<u64, Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.execute_many_in(id, statement, params).await)
+    }
+
+    async fn open_cursor(
+        &mut self,
+        transaction: Resource<TransactionHandle>,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Trappable<Result<Resource<CursorHandle>, Error>> {
+        let transaction = self.table.get(&transaction)?.id;
+        match self.session.open_cursor(transaction, statement, params).await {
+            // Never `push_child`, as above.
+            Ok((number, columns)) => {
+                Ok(Ok(self.table.push(CursorHandle { transaction, number, columns })?))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn savepoint(&mut self, transaction: Resource<TransactionHandle>) -> Trappable<Result<u32, Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.savepoint(id).await)
+    }
+
+    async fn rollback_to(
+        &mut self,
+        transaction: Resource<TransactionHandle>,
+        savepoint: u32,
+    ) -> Trappable<Result<(), Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.rollback_to(id, savepoint).await)
+    }
+
+    async fn release(
+        &mut self,
+        transaction: Resource<TransactionHandle>,
+        savepoint: u32,
+    ) -> Trappable<Result<(), Error>> {
+        let id = self.table.get(&transaction)?.id;
+        Ok(self.session.release(id, savepoint).await)
+    }
+
     async fn commit(&mut self, transaction: Resource<TransactionHandle>) -> Trappable<Result<(), Error>> {
         let id = self.table.get(&transaction)?.id;
         Ok(self.session.commit(id).await)
@@ -137,6 +208,28 @@ impl db::HostTransaction for DbView<'_> {
     async fn drop(&mut self, transaction: Resource<TransactionHandle>) -> Trappable<()> {
         let id = self.table.delete(transaction)?.id;
         let _closed = self.session.rollback(id).await;
+        Ok(())
+    }
+}
+
+impl db::HostCursor for DbView<'_> {
+    async fn columns(&mut self, cursor: Resource<CursorHandle>) -> Trappable<Vec<Column>> {
+        Ok(self.table.get(&cursor)?.columns.clone())
+    }
+
+    async fn fetch(
+        &mut self,
+        cursor: Resource<CursorHandle>,
+        limit: u32,
+    ) -> Trappable<Result<Vec<Vec<Value>>, Error>> {
+        let &CursorHandle { transaction, number, .. } = self.table.get(&cursor)?;
+        Ok(self.session.fetch(transaction, number, limit).await)
+    }
+
+    /// Nothing that the guest could see, whatever has become of the transaction.
+    async fn drop(&mut self, cursor: Resource<CursorHandle>) -> Trappable<()> {
+        let CursorHandle { transaction, number, .. } = self.table.delete(cursor)?;
+        self.session.close_cursor(transaction, number).await;
         Ok(())
     }
 }

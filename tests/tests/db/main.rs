@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::config::{DatabaseConfig, Limits, PluginConfig};
+use innkeeper::config::{DatabaseConfig, GrantConfig, Limits, PluginConfig};
 use innkeeper::interfaces::db::{
-    BeginOptions, Database, Databases, Error, ErrorKind, RowSet, Session, Value,
+    BeginOptions, Database, Databases, Error, ErrorKind, Grants, RowSet, Session, Value,
 };
 use innkeeper::job::Name;
 
@@ -46,6 +46,9 @@ pub(crate) use on_both_engines;
 /// The memory limit of plugins.
 const MEMORY: u64 = 1024 * 1024;
 
+/// How long an execution may last: longer than any test.
+const TIME: Duration = Duration::from_secs(600);
+
 /// A database granted to plugins, and a look at it from outside.
 struct Scene {
     engine: Engine,
@@ -61,7 +64,8 @@ impl Scene {
     async fn with(engine: Engine, max_connections: u32, acquire_timeout: Duration) -> Self {
         let outside = TestDatabase::empty(engine).await;
         let url = outside.url();
-        Self::at(engine, outside, DatabaseConfig { url, max_connections, acquire_timeout }).await
+        Self::at(engine, outside, DatabaseConfig { url, max_connections, acquire_timeout, max_size: None })
+            .await
     }
 
     /// With a configuration of its own, such as a way to the database that a test can disturb.
@@ -74,8 +78,8 @@ impl Scene {
     /// The session of an execution of `plugin`, which is granted the database as its only one.
     fn session_of(&self, plugin: &str) -> Arc<Session> {
         let config = plugin_config(&["app"], None);
-        let grants = Arc::new(self.databases.grants(&name(plugin), &config));
-        Session::new(grants, format!("job {plugin}-job, execution 1"))
+        let grants = Arc::new(Grants::new(&self.databases, &name(plugin), &config));
+        Session::new(grants, format!("job {plugin}-job, execution 1"), TIME)
     }
 
     fn session(&self) -> Arc<Session> {
@@ -132,7 +136,7 @@ fn plugin_config(databases: &[&str], default: Option<&str>) -> PluginConfig {
         config: BTreeMap::new(),
         jobs: BTreeSet::new(),
         limits: Limits { memory: MEMORY, timeout: Duration::ZERO },
-        databases: databases.iter().map(|database| name(database)).collect(),
+        databases: databases.iter().map(|database| (name(database), GrantConfig::default())).collect(),
         default_database: default.map(name),
     }
 }

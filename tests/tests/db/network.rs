@@ -73,7 +73,8 @@ async fn scene_behind_a_relay() -> (Scene, Relay) {
     let (server, database) = place.split_once('/').unwrap();
     let relay = Relay::to(server.to_owned()).await;
     let url = DatabaseUrl::Postgres(format!("{login}@127.0.0.1:{}/{database}?sslmode=disable", relay.port));
-    let config = DatabaseConfig { url, max_connections: 4, acquire_timeout: Duration::from_secs(10) };
+    let config =
+        DatabaseConfig { url, max_connections: 4, acquire_timeout: Duration::from_secs(10), max_size: None };
     (Scene::at(Engine::Postgres, outside, config).await, relay)
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use innkeeper::config::DatabaseConfig;
 use innkeeper::database_url::DatabaseUrl;
-use innkeeper::interfaces::db::{Connections, Database, Databases, ErrorKind, Session};
+use innkeeper::interfaces::db::{Connections, Database, Databases, ErrorKind, Grants, Session};
 
 use crate::database::{Engine, until};
-use crate::{Scene, assert_kind, name, on_both_engines, options, plugin_config, show_rows};
+use crate::{Scene, TIME, assert_kind, name, on_both_engines, options, plugin_config, show_rows};
 
 on_both_engines!(
     who_gets_no_connection_is_told_who_has_them,
@@ -136,7 +136,7 @@ fn unreachable(scene: &Scene) -> DatabaseConfig {
         }
         DatabaseUrl::Sqlite(path) => DatabaseUrl::Sqlite(path.join("place.db")),
     };
-    DatabaseConfig { url, max_connections: 1, acquire_timeout: Duration::from_secs(5) }
+    DatabaseConfig { url, max_connections: 1, acquire_timeout: Duration::from_secs(5), max_size: None }
 }
 
 async fn a_guest_never_learns_where_a_database_is(engine: Engine) {
@@ -156,8 +156,8 @@ async fn a_guest_never_learns_where_a_database_is(engine: Engine) {
     }
     for config in configs {
         let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
-        let grants = databases.grants(&name("good"), &plugin_config(&["app"], None));
-        let session = Session::new(Arc::new(grants), "job j".into());
+        let grants = Grants::new(&databases, &name("good"), &plugin_config(&["app"], None));
+        let session = Session::new(Arc::new(grants), "job j".into(), TIME);
         for _ in 0..2 {
             let error = assert_kind(session.query("SELECT 1".into(), vec![]).await, ErrorKind::Connection);
             assert!(error.message.starts_with("database `app` cannot be opened: "), "{}", error.message);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use innkeeper::config::DatabaseConfig;
-use innkeeper::interfaces::db::{BeginOptions, Databases, ErrorKind, Isolation, Session};
+use innkeeper::interfaces::db::{BeginOptions, Databases, ErrorKind, Grants, Isolation, Session};
 
 use crate::database::{Engine, TestDatabase};
-use crate::{Scene, assert_kind, int, name, on_both_engines, options, plugin_config, show_rows, text};
+use crate::{Scene, TIME, assert_kind, int, name, on_both_engines, options, plugin_config, show_rows, text};
 
 on_both_engines!(
     a_statement_that_succeeds_is_committed,
@@ -262,8 +262,8 @@ async fn a_database_that_is_not_granted_is_denied_with_the_line_to_add(engine: E
     for part in ["[[plugins.good.databases]]", "name = \"apq\"", "did you mean `app`?"] {
         assert!(error.message.contains(part), "{}", error.message);
     }
-    let none = Arc::new(scene.databases.grants(&name("poor"), &plugin_config(&[], None)));
-    let session = Session::new(none, "job j".into());
+    let none = Arc::new(Grants::new(&scene.databases, &name("poor"), &plugin_config(&[], None)));
+    let session = Session::new(none, "job j".into(), TIME);
     let error = assert_kind(session.query("SELECT 1".into(), vec![]).await, ErrorKind::Denied);
     assert!(error.message.contains("[[plugins.poor.databases]]"), "{}", error.message);
 }
@@ -271,18 +271,19 @@ async fn a_database_that_is_not_granted_is_denied_with_the_line_to_add(engine: E
 async fn where_several_are_granted_and_none_is_the_default_the_call_must_name_one(engine: Engine) {
     let (_outside, databases) = two_databases(engine).await;
     let grants =
-        |default| Arc::new(databases.grants(&name("good"), &plugin_config(&["app", "logs"], default)));
-    let session = Session::new(grants(None), "job j".into());
+        |default| Arc::new(Grants::new(&databases, &name("good"), &plugin_config(&["app", "logs"], default)));
+    let session = Session::new(grants(None), "job j".into(), TIME);
     let error = assert_kind(session.query("SELECT 1".into(), vec![]).await, ErrorKind::Denied);
     assert!(error.message.contains("default = true"), "{}", error.message);
-    let session = Session::new(grants(Some("logs")), "job j".into());
+    let session = Session::new(grants(Some("logs")), "job j".into(), TIME);
     session.query("SELECT 1".into(), vec![]).await.unwrap();
 }
 
 async fn a_plugin_uses_several_databases_by_name(engine: Engine) {
     let (outside, databases) = two_databases(engine).await;
     let config = plugin_config(&["app", "logs"], Some("app"));
-    let session = Session::new(Arc::new(databases.grants(&name("good"), &config)), "job j".into());
+    let session =
+        Session::new(Arc::new(Grants::new(&databases, &name("good"), &config)), "job j".into(), TIME);
     session.execute("CREATE TABLE here (x INTEGER)".into(), vec![]).await.unwrap();
     let named = BeginOptions { database: Some("logs".into()), ..options() };
     let id = session.begin(named).await.unwrap();
@@ -298,6 +299,7 @@ async fn two_databases(engine: Engine) -> ([TestDatabase; 2], Databases) {
         url: database.url(),
         max_connections: 2,
         acquire_timeout: Duration::from_secs(5),
+        max_size: None,
     };
     let configs = BTreeMap::from([(name("app"), config(&outside[0])), (name("logs"), config(&outside[1]))]);
     (outside, Databases::open(&configs))

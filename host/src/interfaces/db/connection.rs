@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
+use super::grant::Bounds;
 use super::postgres::{self, Control, Signal};
-use super::session::Caller;
-use super::sqlite::{self, Access, Writer};
-use super::statement::Statement;
-use super::{BeginOptions, RowSet, Value};
+use super::sqlite;
+use super::work::{Begin, Left, Output, Work};
+use super::{Column, Value};
 
 /// How long each step of stopping waits for an answer: the cancel request, the termination of
 /// the server process, the rollback, the closing of the connection. Together they stay within
@@ -28,91 +28,76 @@ pub(super) enum Connection {
     Sqlite(sqlite::Connection),
 }
 
-/// What is wanted of a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    /// Its rows, up to this many bytes.
-    Rows(u64),
-    Changes,
-}
-
-/// What a statement has brought.
-#[derive(Debug)]
-pub(super) enum Output {
-    Rows(RowSet),
-    Changed(u64),
-}
-
-/// The transaction to begin.
-pub(super) enum Begin<'a> {
-    /// That of one statement.
-    Statement(&'a str, Statement),
-    /// One of the guest's.
-    Transaction(&'a BeginOptions),
+/// Calls the method of the same name of the engine's own connection.
+macro_rules! on_engine {
+    ($connection:expr, $method:ident($($argument:expr),*)) => {
+        match $connection {
+            Connection::Postgres(connection) => connection.$method($($argument),*).await,
+            Connection::Sqlite(connection) => connection.$method($($argument),*).await,
+        }
+    };
 }
 
 impl Connection {
-    pub(super) async fn begin(&mut self, begin: &Begin<'_>, caller: &Caller) -> Result<(), Failure> {
-        let writer = || Writer { session: caller.session, owner: caller.to_string() };
-        match (self, begin) {
-            (Self::Postgres(connection), Begin::Statement(..)) => connection.begin(None, false).await,
-            (Self::Postgres(connection), Begin::Transaction(options)) => {
-                connection.begin(options.isolation, options.read_only).await
-            }
-            (Self::Sqlite(connection), Begin::Statement(sql, what)) => {
-                connection.begin_for(sql, *what, writer(), &caller.closing).await
-            }
-            (Self::Sqlite(connection), Begin::Transaction(options)) => {
-                let access = if options.read_only { Access::Read } else { Access::Write(writer()) };
-                connection.begin(access, &caller.closing).await
-            }
-        }
+    /// Begins a transaction.
+    pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
+        on_engine!(self, begin(begin))
     }
 
-    pub(super) async fn run(
+    /// Runs a statement.
+    pub(super) async fn run(&mut self, work: &Work<'_>) -> Result<Output, Failure> {
+        on_engine!(self, run(work))
+    }
+
+    /// Opens a cursor by a number that the transaction has not used before.
+    pub(super) async fn open_cursor(&mut self, number: u64, work: &Work<'_>) -> Result<Vec<Column>, Failure> {
+        on_engine!(self, open_cursor(number, work))
+    }
+
+    /// At most `limit` further rows of a cursor, and no more than `bounds`; fewer only where
+    /// they are large, none only at the end.
+    pub(super) async fn fetch(
         &mut self,
-        sql: &str,
-        what: Statement,
-        params: &[Value],
-        want: Want,
-    ) -> Result<Output, Failure> {
-        match self {
-            Self::Postgres(connection) => connection.run(sql, what, params, want).await,
-            Self::Sqlite(connection) => connection.run(sql, what, params, want).await,
-        }
+        number: u64,
+        limit: u32,
+        bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        on_engine!(self, fetch(number, limit, bounds))
     }
 
-    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
-        match self {
-            Self::Postgres(connection) => connection.commit().await,
-            Self::Sqlite(connection) => connection.commit().await,
-        }
+    /// Closes a cursor of a transaction that has not failed.
+    pub(super) async fn close_cursor(&mut self, number: u64) -> Result<(), Failure> {
+        on_engine!(self, close_cursor(number))
     }
 
-    pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
-        match self {
-            Self::Postgres(connection) => connection.rollback().await,
-            Self::Sqlite(connection) => connection.rollback().await,
-        }
+    /// Marks a place to roll back to, by a number that the transaction has not used before.
+    pub(super) async fn savepoint(&mut self, number: u32) -> Result<(), Failure> {
+        on_engine!(self, savepoint(number))
     }
 
-    /// Undoes what a session keeps beyond its transactions: settings, temporary tables, locks.
-    /// False where that did not succeed, in time.
-    pub(super) async fn reset(&mut self) -> bool {
-        match self {
-            Self::Postgres(connection) => matches!(timeout(PATIENCE, connection.reset()).await, Ok(Ok(()))),
-            Self::Sqlite(connection) => connection.is_as_new(),
-        }
+    /// Undoes what was done since, also after a statement that failed.
+    pub(super) async fn rollback_to(&mut self, number: u32) -> Result<(), Failure> {
+        on_engine!(self, rollback_to(number))
+    }
+
+    /// Forgets the savepoint, and keeps what was done since.
+    pub(super) async fn release(&mut self, number: u32) -> Result<(), Failure> {
+        on_engine!(self, release(number))
+    }
+
+    /// Commits. Only `Ok` says that it is committed.
+    pub(super) async fn commit(&mut self) -> Result<Left, Failure> {
+        on_engine!(self, commit())
+    }
+
+    /// Rolls back. `Ok` also where the database has done so by itself.
+    pub(super) async fn rollback(&mut self) -> Result<Left, Failure> {
+        on_engine!(self, rollback())
     }
 
     /// Closes in good order, or hangs up when that takes too long.
     pub(super) async fn close(self) {
-        let closing = async {
-            match self {
-                Self::Postgres(connection) => connection.close().await,
-                Self::Sqlite(connection) => connection.close().await,
-            }
-        };
+        let closing = async { on_engine!(self, close()) };
         if let Ok(Err(failure)) = timeout(PATIENCE, closing).await {
             tracing::debug!(error = failure.error.message, "a connection did not close in good order");
         }
@@ -146,34 +131,53 @@ impl Canceller {
     }
 }
 
+/// Until when a piece of work may go on.
+#[derive(Clone, Copy)]
+pub(super) struct Term<'a> {
+    /// Cancelled when the execution ends.
+    pub(super) closing: &'a CancellationToken,
+    /// How long the work may still go on then.
+    pub(super) grace: Duration,
+    /// When its own time is over, if it has one.
+    pub(super) until: Option<Instant>,
+}
+
 /// How a piece of work on a connection ended.
 pub(super) enum Ending<T> {
     /// By itself.
     Done(T),
-    /// It was told to stop, and then answered.
+    /// It was told to stop because the execution ends, and then answered.
     Stopped(T),
+    /// It was told to stop because its own time was over, and then answered.
+    Overdue(T),
     /// It was told to stop, and did not answer. Nobody knows what the connection is doing.
     Silent,
 }
 
-/// Waits for `work`. When `closing` is cancelled, the work has `grace` left, and is stopped
-/// then: at first its statement, and if that does not help, the server process.
+/// Waits for `work`. When its term is over it is stopped: at first its statement, and if that
+/// does not help, the server process.
 pub(super) async fn supervise<T>(
     work: impl Future<Output = T>,
     canceller: &Canceller,
-    closing: &CancellationToken,
-    grace: Duration,
+    term: Term<'_>,
 ) -> Ending<T> {
     let mut work = pin!(work);
-    let time_is_up = async {
-        closing.cancelled().await;
-        sleep(grace).await;
+    let ended = async {
+        term.closing.cancelled().await;
+        sleep(term.grace).await;
     };
-    tokio::select! {
+    let own_time = async {
+        match term.until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    let overdue = tokio::select! {
         biased;
         result = &mut work => return Ending::Done(result),
-        () = time_is_up => {}
-    }
+        () = ended => false,
+        () = own_time => true,
+    };
     for signal in [Signal::Cancel, Signal::Terminate] {
         let sent = canceller.send(signal);
         let until = Instant::now() + PATIENCE;
@@ -182,7 +186,7 @@ pub(super) async fn supervise<T>(
             result = &mut work => {
                 // A request still under way must not hit the rollback that follows.
                 let _sent = timeout(PATIENCE, sent).await;
-                return Ending::Stopped(result);
+                return if overdue { Ending::Overdue(result) } else { Ending::Stopped(result) };
             }
             () = sleep_until(until) => {}
         }

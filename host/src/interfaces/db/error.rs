@@ -235,6 +235,9 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Instant(micros) => format!("the instant {}", civil::timestamp_text(*micros, "Z")),
         Value::Uuid(_) => "this uuid".to_owned(),
         Value::Json(_) => "JSON".to_owned(),
+        Value::BooleanArray(_) | Value::IntegerArray(_) | Value::FloatArray(_) | Value::TextArray(_) => {
+            "this array".to_owned()
+        }
         Value::Other(_) => "this text of another type".to_owned(),
     }
 }

@@ -1,28 +1,33 @@
 //! The plugins' databases: a pool of connections for each, apart from the store's.
 //!
 //! One bound holds over all plugins of a database. Within it a connection stays with the
-//! plugin that opened it: prepared statements, temporary tables and settings never pass from
-//! one plugin to another. When the bound is reached, the idle connection that was used longest
-//! ago is closed for a plugin that has none.
+//! grant that it was opened for: logins, prepared statements, temporary tables and settings
+//! never pass from one plugin to another. When the bound is reached, the idle connection that
+//! was used longest ago is closed for a plugin that has none.
+//!
+//! Who waits for a connection waits in order, and for a bounded time. Where every connection is
+//! held by an execution that itself waits for another one, the last to ask is told so at once:
+//! none of them could ever go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::caller::Caller;
 use super::connection::{Canceller, Connection};
 use super::error::Failure;
+use super::grant::Grant;
 use super::postgres::{self, Control};
-use super::session::Caller;
 use super::sqlite::{self, Writers};
 use super::statement::Dialect;
-use super::{Error, ErrorKind, Grants, error};
-use crate::config::{DatabaseConfig, PluginConfig};
+use super::{Error, ErrorKind, error};
+use crate::config::DatabaseConfig;
 use crate::database_url::DatabaseUrl;
 use crate::job::Name;
 
@@ -56,7 +61,8 @@ pub struct Connections {
 }
 
 enum Engine {
-    Postgres(Arc<Control>),
+    /// What stops statements, for each login by its URL.
+    Postgres(Mutex<BTreeMap<String, Arc<Control>>>),
     Sqlite(Arc<Writers>),
 }
 
@@ -68,6 +74,8 @@ struct Pool {
     /// never exceed the bound; a connection that is being closed counts as the one that will
     /// take its place.
     in_use: BTreeMap<u64, Arc<Caller>>,
+    /// Executions, by the numbers of their sessions, that wait for a connection.
+    waiting: BTreeSet<u64>,
     next: u64,
     closed: bool,
 }
@@ -93,18 +101,6 @@ impl Databases {
         self.0.values()
     }
 
-    /// What the configuration grants a plugin.
-    #[must_use]
-    pub fn grants(&self, plugin: &Name, config: &PluginConfig) -> Grants {
-        let granted = |name: &Name| Some((name.clone(), Arc::clone(self.get(name)?)));
-        Grants {
-            plugin: plugin.clone(),
-            databases: config.databases.iter().filter_map(granted).collect(),
-            default: config.default_database.clone(),
-            max_result_bytes: config.limits.memory,
-        }
-    }
-
     /// Closes every idle connection. Those in use are closed when they are given back.
     pub async fn close(&self) {
         for database in self.iter() {
@@ -118,7 +114,7 @@ impl Database {
     #[must_use]
     pub fn new(name: Name, config: &DatabaseConfig) -> Self {
         let engine = match &config.url {
-            DatabaseUrl::Postgres(url) => Engine::Postgres(Arc::new(Control::new(url.clone()))),
+            DatabaseUrl::Postgres(_) => Engine::Postgres(Mutex::default()),
             DatabaseUrl::Sqlite(_) => Engine::Sqlite(Writers::new()),
         };
         let max_connections = usize::try_from(config.max_connections.max(1)).unwrap_or(1);
@@ -166,7 +162,7 @@ impl Database {
                 _ => Ok(()),
             };
         }
-        let connection = self.open("check", u64::MAX, Instant::now() + self.acquire_timeout).await;
+        let connection = self.open(None, Instant::now() + self.acquire_timeout).await;
         let connection = connection.map_err(|why| {
             format!("database `{}` ({}) cannot be opened: {}", self.name, self.url, why.message)
         })?;
@@ -184,8 +180,11 @@ impl Database {
         // All at once, since each may take its time where the network is gone.
         let mut closing: JoinSet<()> = idle.into_iter().map(|(_, connection)| connection.close()).collect();
         while closing.join_next().await.is_some() {}
-        if let Engine::Postgres(control) = &self.engine {
-            control.close().await;
+        if let Engine::Postgres(controls) = &self.engine {
+            let controls = std::mem::take(&mut *controls.lock().unwrap_or_else(PoisonError::into_inner));
+            for control in controls.values() {
+                control.close().await;
+            }
         }
     }
 
@@ -199,19 +198,16 @@ impl Database {
 
     /// Takes a connection for an execution, and waits for one as long as the configuration
     /// allows.
-    pub(super) async fn acquire(self: &Arc<Self>, caller: &Arc<Caller>) -> Result<Lease, Failure> {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        grant: &Arc<Grant>,
+        caller: &Arc<Caller>,
+    ) -> Result<Lease, Failure> {
         let until = Instant::now() + self.acquire_timeout;
-        let permit = tokio::select! {
-            biased;
-            () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
-            permit = timeout_at(until, Arc::clone(&self.permits).acquire_owned()) => permit,
-        };
-        let permit = match permit {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_closed)) => {
-                return Err(error::new(ErrorKind::Connection, "the host is shutting down").into());
-            }
-            Err(_elapsed) => return Err(self.busy().into()),
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(TryAcquireError::Closed) => return Err(shutting_down().into()),
+            Err(TryAcquireError::NoPermits) => self.wait(caller, until).await?,
         };
         let (slot, found, evicted) = self.take(permit, caller);
         if let Some(connection) = found {
@@ -223,9 +219,40 @@ impl Database {
         let connection = tokio::select! {
             biased;
             () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
-            connection = self.connect(caller, until) => connection?,
+            connection = self.connect(grant, until) => connection?,
         };
         Ok(Lease { connection: Some(connection), slot, reused: false })
+    }
+
+    /// Waits for its turn.
+    async fn wait(&self, caller: &Caller, until: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+        let _waiting = self.start_waiting(caller.session)?;
+        let permit = tokio::select! {
+            biased;
+            () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
+            permit = timeout_at(until, Arc::clone(&self.permits).acquire_owned()) => permit,
+        };
+        match permit {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_closed)) => Err(shutting_down().into()),
+            Err(_elapsed) => Err(self.busy(&format!("came free within {:?}", self.acquire_timeout)).into()),
+        }
+    }
+
+    /// Notes that an execution waits, unless it would wait for ever: an execution that waits
+    /// gives nothing back, so where all that have a connection wait, nobody ever will.
+    fn start_waiting(&self, session: u64) -> Result<Waiting<'_>, Error> {
+        let nobody_can_go_on = {
+            let mut pool = self.pool();
+            pool.waiting.insert(session);
+            pool.in_use.len() == self.max_connections
+                && pool.in_use.values().all(|holder| pool.waiting.contains(&holder.session))
+        };
+        let waiting = Waiting { database: self, session };
+        if nobody_can_go_on {
+            return Err(self.busy("can come free, because everybody who has one waits for another"));
+        }
+        Ok(waiting)
     }
 
     /// The plugin's idle connection that was used last; else the connection that must be
@@ -250,8 +277,8 @@ impl Database {
 
     /// Opens a connection for an execution. Where it is and why it cannot be reached is for the
     /// host's log; a plugin learns no more than [`error::unreachable`] says.
-    async fn connect(&self, caller: &Caller, until: Instant) -> Result<Connection, Failure> {
-        match self.open(caller.plugin.as_str(), caller.max_result_bytes, until).await {
+    async fn connect(&self, grant: &Grant, until: Instant) -> Result<Connection, Failure> {
+        match self.open(Some(grant), until).await {
             Ok(connection) => {
                 if self.unreachable.swap(false, Ordering::Relaxed) {
                     tracing::info!(database = %self.name, "the database can be opened again");
@@ -271,19 +298,20 @@ impl Database {
         }
     }
 
-    async fn open(&self, plugin: &str, largest: u64, until: Instant) -> Result<Connection, Error> {
+    /// For a grant, or only to see whether it can be opened.
+    async fn open(&self, grant: Option<&Grant>, until: Instant) -> Result<Connection, Error> {
         let connecting = async {
             match (&self.url, &self.engine) {
-                (DatabaseUrl::Postgres(url), _) => {
-                    postgres::connect(url, plugin).await.map(Connection::Postgres)
+                (DatabaseUrl::Postgres(url), Engine::Postgres(controls)) => {
+                    let url = grant.and_then(|grant| grant.url.as_ref()).unwrap_or(url);
+                    let control = control_of(controls, url);
+                    postgres::connect(&control, grant).await.map(Connection::Postgres)
                 }
                 (DatabaseUrl::Sqlite(path), Engine::Sqlite(writers)) => {
-                    let opened = sqlite::connect(path, writers, self.acquire_timeout, largest).await;
+                    let opened = sqlite::connect(path, writers, self.acquire_timeout, grant).await;
                     opened.map(Connection::Sqlite)
                 }
-                (DatabaseUrl::Sqlite(_), Engine::Postgres(_)) => {
-                    unreachable!("the engine is chosen by the URL when the database is made")
-                }
+                _ => unreachable!("the engine is chosen by the URL when the database is made"),
             }
         };
         // Waiting for a free connection may have used up the time.
@@ -294,8 +322,8 @@ impl Database {
         }
     }
 
-    /// No connection came free in time: who has them.
-    fn busy(&self) -> Error {
+    /// No connection `came free` as it should: who has them.
+    fn busy(&self, came_free: &str) -> Error {
         let mut users: BTreeMap<Name, Vec<String>> = BTreeMap::new();
         let in_use = {
             let pool = self.pool();
@@ -311,9 +339,8 @@ impl Database {
             format!("{} by plugin `{plugin}` ({named}{more})", owners.len())
         };
         let message = format!(
-            "no connection to database `{}` came free within {:?}: {in_use} of {} are in use, {}",
+            "no connection to database `{}` {came_free}: {in_use} of {} are in use, {}",
             self.name,
-            self.acquire_timeout,
             self.max_connections,
             users.iter().map(plugin).collect::<Vec<_>>().join(", ")
         );
@@ -359,26 +386,17 @@ impl Lease {
         let connection = self.connection.as_mut();
         let connection =
             connection.ok_or_else(|| error::new(ErrorKind::Closed, "the connection is closed"))?;
-        let canceller = match (&*connection, &self.slot.database.engine) {
-            (Connection::Postgres(connection), Engine::Postgres(control)) => {
-                Canceller::Postgres(Arc::clone(control), connection.pid)
-            }
-            (Connection::Sqlite(connection), _) => Canceller::Sqlite(Arc::clone(&connection.cancel)),
-            (Connection::Postgres(_), Engine::Sqlite(_)) => {
-                unreachable!("the engine is chosen by the URL when the database is made")
-            }
+        let canceller = match &*connection {
+            Connection::Postgres(connection) => connection.canceller(),
+            Connection::Sqlite(connection) => connection.canceller(),
         };
         Ok((connection, canceller))
     }
 
-    /// Gives the connection back, for the same plugin's next use. It has no transaction open,
-    /// and nothing else of its session is left: what cannot be undone is closed.
+    /// Gives the connection back, for the same grant's next use. It has no transaction open,
+    /// and nothing else of its session is left.
     pub(super) async fn release(mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if !connection.reset().await {
-            connection.close().await;
-            return;
-        }
+        let Some(connection) = self.connection.take() else { return };
         let closed = {
             let mut pool = self.slot.database.pool();
             if pool.closed {
@@ -407,4 +425,26 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.database.pool().in_use.remove(&self.id);
     }
+}
+
+/// An execution that waits for a connection until this is dropped.
+struct Waiting<'a> {
+    database: &'a Database,
+    session: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.database.pool().waiting.remove(&self.session);
+    }
+}
+
+fn control_of(controls: &Mutex<BTreeMap<String, Arc<Control>>>, url: &str) -> Arc<Control> {
+    let mut controls = controls.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = || Arc::new(Control::new(url.to_owned()));
+    Arc::clone(controls.entry(url.to_owned()).or_insert_with(new))
+}
+
+fn shutting_down() -> Error {
+    error::new(ErrorKind::Connection, "the host is shutting down")
 }

@@ -19,26 +19,32 @@ use sqlx::{
 };
 
 pub(super) use self::control::{Control, Signal};
-use super::connection::{Output, Want};
+use std::sync::Arc;
+use tokio::time::timeout;
+
+use super::connection::{Canceller, PATIENCE};
 use super::error::Failure;
+use super::grant::{Bounds, Grant};
 use super::rows::{self, Cut};
-use super::statement::Statement;
+use super::work::{Begin, Left, Output, Purpose, Task, Work};
 use super::{Column, Error, ErrorKind, Isolation, RowSet, Value, error};
 
 /// One connection, and the server process behind it.
 pub(super) struct Connection {
     inner: PgConnection,
     /// What `pg_cancel_backend` takes.
-    pub(super) pid: i32,
+    pid: i32,
+    control: Arc<Control>,
     /// The last transaction may have changed what cached statements mean.
     schema_changed: bool,
 }
 
-/// Connects on behalf of a plugin.
-pub(super) async fn connect(url: &str, plugin: &str) -> Result<Connection, Failure> {
-    let mut inner = open(url, &format!("innkeeper plugin {plugin}")).await?;
+/// Connects by the login of `control`, for a grant or only to see whether that is possible.
+pub(super) async fn connect(control: &Arc<Control>, grant: Option<&Grant>) -> Result<Connection, Failure> {
+    let plugin = grant.map_or("check", |grant| grant.plugin.as_str());
+    let mut inner = open(control.url(), &format!("innkeeper plugin {plugin}")).await?;
     let pid = sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(&mut inner).await?;
-    Ok(Connection { inner, pid, schema_changed: false })
+    Ok(Connection { inner, pid, control: Arc::clone(control), schema_changed: false })
 }
 
 async fn open(url: &str, name: &str) -> Result<PgConnection, sqlx::Error> {
@@ -46,12 +52,18 @@ async fn open(url: &str, name: &str) -> Result<PgConnection, sqlx::Error> {
 }
 
 impl Connection {
+    /// What stops a statement on it.
+    pub(super) fn canceller(&self) -> Canceller {
+        Canceller::Postgres(Arc::clone(&self.control), self.pid)
+    }
+
     /// Begins a transaction: one message.
-    pub(super) async fn begin(
-        &mut self,
-        isolation: Option<Isolation>,
-        read_only: bool,
-    ) -> Result<(), Failure> {
+    pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
+        let read_only = begin.read_only();
+        let isolation = match begin.purpose {
+            Purpose::Statement(..) => None,
+            Purpose::Guest(options) => options.isolation,
+        };
         let isolation = match isolation {
             None => "",
             Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
@@ -69,18 +81,19 @@ impl Connection {
 
     /// Commits. The savepoint fails, and so does the whole, where the transaction has failed
     /// or is gone: `COMMIT` alone would answer that all is well.
-    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
-        self.simple("SAVEPOINT innkeeper_commit; COMMIT".to_owned()).await
+    pub(super) async fn commit(&mut self) -> Result<Left, Failure> {
+        self.simple("SAVEPOINT innkeeper_commit; COMMIT".to_owned()).await?;
+        Ok(self.reset().await)
     }
 
     /// Rolls back. The answer may be the error of a statement that was cut short, and a cancel
     /// request that comes too late for its statement may hit this one: it is then said again.
-    pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
+    pub(super) async fn rollback(&mut self) -> Result<Left, Failure> {
         for _ in 0..4 {
             match self.simple("ROLLBACK".to_owned()).await {
                 Err(failure) if !failure.broken => {}
                 Err(failure) => return Err(failure),
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(self.reset().await),
             }
         }
         let message = "the rollback failed again and again";
@@ -89,10 +102,46 @@ impl Connection {
 
     /// Undoes what outlives a transaction. Not `DISCARD ALL`, which would drop the prepared
     /// statements that sqlx believes in.
-    pub(super) async fn reset(&mut self) -> Result<(), Failure> {
+    async fn reset(&mut self) -> Left {
         const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
                              DISCARD SEQUENCES; SELECT pg_advisory_unlock_all()";
-        self.simple(RESET.to_owned()).await
+        match timeout(PATIENCE, self.simple(RESET.to_owned())).await {
+            Ok(Ok(())) => Left::Nothing,
+            _ => Left::Something,
+        }
+    }
+
+    pub(super) async fn savepoint(&mut self, number: u32) -> Result<(), Failure> {
+        self.simple(format!("SAVEPOINT innkeeper_{number}")).await
+    }
+
+    pub(super) async fn rollback_to(&mut self, number: u32) -> Result<(), Failure> {
+        self.simple(format!("ROLLBACK TO SAVEPOINT innkeeper_{number}")).await
+    }
+
+    pub(super) async fn release(&mut self, number: u32) -> Result<(), Failure> {
+        self.simple(format!("RELEASE SAVEPOINT innkeeper_{number}")).await
+    }
+
+    pub(super) async fn open_cursor(
+        &mut self,
+        _number: u64,
+        _work: &Work<'_>,
+    ) -> Result<Vec<Column>, Failure> {
+        Err(error::new(ErrorKind::Other, "cursors are not there yet").into())
+    }
+
+    pub(super) async fn fetch(
+        &mut self,
+        _number: u64,
+        _limit: u32,
+        _bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        Err(error::new(ErrorKind::Other, "cursors are not there yet").into())
+    }
+
+    pub(super) async fn close_cursor(&mut self, _number: u64) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// Tells the server that this is the end, and hangs up.
@@ -101,13 +150,29 @@ impl Connection {
     }
 
     /// Runs one statement.
-    pub(super) async fn run(
+    pub(super) async fn run(&mut self, work: &Work<'_>) -> Result<Output, Failure> {
+        match work.task {
+            Task::Many(lists) => {
+                let mut changed = 0;
+                for params in lists {
+                    if let Output::Changed(more) = self.run_once(work, params, None).await? {
+                        changed += more;
+                    }
+                }
+                Ok(Output::Changed(changed))
+            }
+            Task::Changes(params) => self.run_once(work, params, None).await,
+            Task::Rows(params, bounds) => self.run_once(work, params, Some(bounds)).await,
+        }
+    }
+
+    async fn run_once(
         &mut self,
-        sql: &str,
-        what: Statement,
+        work: &Work<'_>,
         params: &[Value],
-        want: Want,
+        want: Option<Bounds>,
     ) -> Result<Output, Failure> {
+        let (sql, what) = (work.sql, work.what);
         self.schema_changed |= what.changes_schema;
         let mut statement = self.prepare(sql).await?;
         let arguments = match encode(&statement, params) {
@@ -120,13 +185,13 @@ impl Connection {
             other => other?,
         };
         let ran = match want {
-            Want::Rows(limit) => {
+            Some(bounds) => {
                 let columns = columns_of(&statement);
                 let stream = statement.query_with(arguments).fetch(&mut self.inner);
-                let rows = rows::gather(stream, limit, |row| row_of(&statement, &columns, row)).await;
+                let rows = rows::gather(stream, bounds, |row| row_of(&statement, &columns, row)).await;
                 rows.map(|rows| Output::Rows(RowSet { columns, rows }))
             }
-            Want::Changes => {
+            None => {
                 let done = statement.query_with(arguments).execute(&mut self.inner).await;
                 let changed = |done: sqlx::postgres::PgQueryResult| {
                     Output::Changed(if what.changes_rows { done.rows_affected() } else { 0 })

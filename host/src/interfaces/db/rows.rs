@@ -7,6 +7,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 
 use super::error::Failure;
+use super::grant::Bounds;
 use super::{Error, ErrorKind, Value, error};
 
 /// Bytes of a row in the guest besides its values: the address of a list and its length.
@@ -36,7 +37,7 @@ impl From<Cut> for Failure {
 /// in the guest.
 pub(super) async fn gather<R>(
     mut stream: BoxStream<'_, Result<R, sqlx::Error>>,
-    limit: u64,
+    limit: Bounds,
     mut decode: impl FnMut(&R) -> Result<Vec<Value>, Error>,
 ) -> Result<Vec<Vec<Value>>, Cut> {
     let mut rows = Vec::new();
@@ -44,14 +45,18 @@ pub(super) async fn gather<R>(
     while let Some(row) = stream.try_next().await.map_err(Cut::Database)? {
         let row = decode(&row).map_err(Cut::Refused)?;
         bytes = bytes.saturating_add(ROW + row.iter().map(size).sum::<u64>());
-        if bytes > limit {
-            return Err(Cut::Refused(too_large(limit, rows.len())));
+        if bytes > limit.bytes {
+            return Err(Cut::Refused(too_large(limit.bytes, rows.len())));
+        }
+        if rows.len() as u64 >= limit.rows {
+            return Err(Cut::Refused(too_many(limit.rows)));
         }
         rows.push(row);
     }
     Ok(rows)
 }
 
+/// Bytes of a value in the guest.
 fn size(value: &Value) -> u64 {
     let beside = match value {
         Value::Decimal(text)
@@ -60,6 +65,12 @@ fn size(value: &Value) -> u64 {
         | Value::Json(text)
         | Value::Other(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
+        Value::BooleanArray(elements) => elements.len() * 2,
+        Value::IntegerArray(elements) => elements.len() * 16,
+        Value::FloatArray(elements) => elements.len() * 16,
+        Value::TextArray(elements) => {
+            elements.iter().map(|element| 12 + element.as_ref().map_or(0, String::len)).sum()
+        }
         Value::Null
         | Value::Boolean(_)
         | Value::Integer(_)
@@ -70,6 +81,12 @@ fn size(value: &Value) -> u64 {
         | Value::Instant(_) => 0,
     };
     VALUE + beside as u64
+}
+
+fn too_many(limit: u64) -> Error {
+    let message = format!("the result has more than {limit} rows (`max_rows`)");
+    let hint = "read less with LIMIT, in pages by key (WHERE id > $1 ORDER BY id LIMIT 1000), or by a cursor";
+    Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
 }
 
 fn too_large(limit: u64, rows: usize) -> Error {

@@ -8,19 +8,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Begin, Output, Want};
-use super::error::Failure;
-use super::transaction::{Command, Transaction, serve};
-use super::{BeginOptions, Database, Error, ErrorKind, RowSet, Value, error, statement};
+use super::caller::Caller;
+use super::grant::Grant;
+use super::serve::{Command, OwnedTask, Reply, serve};
+use super::transaction::{Transaction, run_once};
+use super::work::Output;
+use super::{BeginOptions, Column, Database, Databases, Error, ErrorKind, RowSet, Value, error};
+use crate::config::PluginConfig;
 use crate::job::Name;
 
 /// How long the end of an execution may take. The tasks give up before.
@@ -30,14 +32,74 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Grants {
     /// The plugin, by its name in the configuration.
-    pub plugin: Name,
+    plugin: Name,
     /// Its databases, by name.
-    pub databases: BTreeMap<Name, Arc<Database>>,
+    databases: BTreeMap<Name, Granted>,
     /// The one that is meant where a call names none.
-    pub default: Option<Name>,
-    /// How many bytes the result of a statement may take in the guest. More than the guest's
-    /// memory would be of no use to it.
-    pub max_result_bytes: u64,
+    default: Option<Name>,
+}
+
+/// A database, and what the plugin may do in it.
+#[derive(Clone, Debug)]
+struct Granted {
+    database: Arc<Database>,
+    grant: Arc<Grant>,
+}
+
+impl Grants {
+    /// What the configuration grants a plugin.
+    #[must_use]
+    pub fn new(databases: &Databases, plugin: &Name, config: &PluginConfig) -> Self {
+        let granted = |(name, grant): (&Name, _)| {
+            let grant = Arc::new(Grant::new(plugin.clone(), grant, config.limits.memory));
+            Some((name.clone(), Granted { database: Arc::clone(databases.get(name)?), grant }))
+        };
+        Self {
+            plugin: plugin.clone(),
+            databases: config.databases.iter().filter_map(granted).collect(),
+            default: config.default_database.clone(),
+        }
+    }
+
+    /// The database that a call means.
+    fn find(&self, name: Option<&str>) -> Result<Granted, Error> {
+        let denied = |message: String| error::new(ErrorKind::Denied, message);
+        let plugin = &self.plugin;
+        let mut granted = self.databases.iter();
+        let found = match (name, &self.default) {
+            (Some(name), _) => self.databases.iter().find(|(granted, _)| granted.as_str() == name),
+            (None, Some(default)) => self.databases.get_key_value(default),
+            (None, None) => match (granted.next(), granted.next()) {
+                (Some(only), None) => Some(only),
+                (Some(_), Some(_)) => return Err(denied(self.which_one())),
+                (None, _) => {
+                    return Err(denied(format!(
+                        "plugin `{plugin}` is granted no database: add `[[plugins.{plugin}.databases]]` with \
+                         `name = \"…\"` to the configuration"
+                    )));
+                }
+            },
+        };
+        found.map(|(_, granted)| granted.clone()).ok_or_else(|| {
+            let mut name = name.or(self.default.as_ref().map(Name::as_str)).unwrap_or_default().to_owned();
+            error::cut_text(&mut name, 100);
+            let near = crate::suggest::hint(&name, self.databases.keys().map(Name::as_str));
+            denied(format!(
+                "plugin `{plugin}` is not granted database `{name}`{near}; to grant it, add \
+                 `[[plugins.{plugin}.databases]]` with `name = \"{name}\"` to the configuration"
+            ))
+        })
+    }
+
+    fn which_one(&self) -> String {
+        let names: Vec<&str> = self.databases.keys().map(Name::as_str).collect();
+        format!(
+            "plugin `{plugin}` is granted several databases ({}) and none of them is the default: name one in \
+             `begin`, or add `default = true` to one `[[plugins.{plugin}.databases]]` of the configuration",
+            names.join(", "),
+            plugin = self.plugin
+        )
+    }
 }
 
 /// Everything that one execution has open in its plugin's databases.
@@ -49,36 +111,20 @@ pub struct Session {
     registry: Mutex<Registry>,
 }
 
-/// The open transactions by their numbers.
+/// The open transactions by their numbers. Those of transactions and cursors are never used
+/// again.
 #[derive(Default)]
 struct Registry {
     ended: bool,
     next: u64,
-    open: HashMap<u64, mpsc::Sender<Command>>,
+    open: HashMap<u64, Open>,
 }
 
-/// On whose behalf something is done.
-pub(super) struct Caller {
-    /// The plugin, which connections are kept apart by.
-    pub(super) plugin: Name,
-    /// The execution, for a person.
-    pub(super) owner: String,
-    /// How many bytes the result of a statement may have.
-    pub(super) max_result_bytes: u64,
-    /// The session's number, which no other one of this process has.
-    pub(super) session: u64,
-    /// Cancelled when the execution ends.
-    pub(super) closing: CancellationToken,
-    /// What [`Ended`] will say.
-    pub(super) rolled_back: AtomicUsize,
-    /// What [`Ended`] will say.
-    pub(super) unconfirmed: AtomicUsize,
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "plugin `{}` ({})", self.plugin, self.owner)
-    }
+/// An open transaction, or one that is just being opened.
+struct Open {
+    grant: Arc<Grant>,
+    commands: mpsc::Sender<Command>,
+    cursors: u32,
 }
 
 /// What was open when an execution ended.
@@ -93,12 +139,12 @@ pub struct Ended {
 }
 
 impl Session {
-    /// For one execution. `owner` is who it is in messages, such as `job nightly, execution
-    /// 0190163d-8694-739b-aea5-966c26f8ad91`.
+    /// For one execution, which has this much time. `owner` is who it is in messages, such as
+    /// `job nightly, execution 0190163d-8694-739b-aea5-966c26f8ad91`.
     #[must_use]
-    pub fn new(grants: Arc<Grants>, owner: String) -> Arc<Self> {
+    pub fn new(grants: Arc<Grants>, owner: String, time: Duration) -> Arc<Self> {
         let plugin = grants.plugin.clone();
-        Arc::new(Self::with(Some(grants), plugin, owner))
+        Arc::new(Self::with(Some(grants), Caller::new(plugin, owner, time)))
     }
 
     /// A session whose every call is denied: what `handlers.describe` gets.
@@ -108,21 +154,11 @@ impl Session {
     #[must_use]
     pub fn refused() -> Arc<Self> {
         let plugin = Name::new("describe").expect("`describe` has the form of a name");
-        Arc::new(Self::with(None, plugin, "describe".to_owned()))
+        Arc::new(Self::with(None, Caller::new(plugin, "describe".to_owned(), Duration::MAX)))
     }
 
-    fn with(grants: Option<Arc<Grants>>, plugin: Name, owner: String) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let caller = Arc::new(Caller {
-            plugin,
-            owner,
-            max_result_bytes: grants.as_ref().map_or(0, |grants| grants.max_result_bytes),
-            session: NEXT.fetch_add(1, Ordering::Relaxed),
-            closing: CancellationToken::new(),
-            rolled_back: AtomicUsize::new(0),
-            unconfirmed: AtomicUsize::new(0),
-        });
-        Self { grants, caller, tasks: TaskTracker::new(), registry: Mutex::default() }
+    fn with(grants: Option<Arc<Grants>>, caller: Caller) -> Self {
+        Self { grants, caller: Arc::new(caller), tasks: TaskTracker::new(), registry: Mutex::default() }
     }
 
     /// Runs one statement on the default database, in a transaction of its own.
@@ -130,7 +166,7 @@ impl Session {
     /// # Errors
     /// As the WIT says. Nothing was changed then, unless the kind is `connection`.
     pub async fn query(&self, statement: String, params: Vec<Value>) -> Result<RowSet, Error> {
-        rows(self.call(statement, params, self.all_rows()).await?)
+        rows(self.call(statement, OwnedTask::Rows(params)).await?)
     }
 
     /// As [`Self::query`], for the number of rows that the statement changed.
@@ -138,7 +174,15 @@ impl Session {
     /// # Errors
     /// As [`Self::query`].
     pub async fn execute(&self, statement: String, params: Vec<Value>) -> Result<u64, Error> {
-        changed(self.call(statement, params, Want::Changes).await?)
+        changed(self.call(statement, OwnedTask::Changes(params)).await?)
+    }
+
+    /// As [`Self::execute`], once for each parameter list, all or nothing.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn execute_many(&self, statement: String, params: Vec<Vec<Value>>) -> Result<u64, Error> {
+        changed(self.call(statement, OwnedTask::Many(params)).await?)
     }
 
     /// Opens a transaction and returns its number in this session, never used again.
@@ -146,39 +190,39 @@ impl Session {
     /// # Errors
     /// As the WIT says.
     pub async fn begin(&self, options: BeginOptions) -> Result<u64, Error> {
-        let database = self.database(options.database.as_deref())?;
+        let Granted { database, grant } = self.granted(options.database.as_deref())?;
         let caller = Arc::clone(&self.caller);
         let (commands, receiver) = mpsc::channel(1);
         let (reply, answer) = oneshot::channel();
-        self.spawn(async move {
-            match Transaction::begin(&database, &caller, &Begin::Transaction(&options)).await {
-                // Where nobody waits any more, `commands` is gone too, and it is rolled back.
-                Ok(transaction) => {
-                    let _gone = reply.send(Ok(()));
-                    serve(transaction, receiver).await;
+        let id = self.registry().reserve(&grant, commands)?;
+        let begun = async {
+            self.spawn(async move {
+                match Transaction::open(&database, &grant, &caller, &options).await {
+                    // Where nobody waits any more, the registry is cleared, and it is rolled back.
+                    Ok(transaction) => {
+                        let _gone = reply.send(Ok(()));
+                        serve(transaction, receiver).await;
+                    }
+                    Err(failure) => {
+                        let _gone = reply.send(Err(failure.error));
+                    }
                 }
-                Err(failure) => {
-                    let _gone = reply.send(Err(failure.error));
-                }
-            }
+            })?;
+            self.answer(answer).await
+        };
+        begun.await.inspect_err(|_| {
+            self.registry().open.remove(&id);
         })?;
-        self.answer(answer).await?;
-        let mut registry = self.registry();
-        if registry.ended {
-            return Err(error::execution_ended());
-        }
-        registry.next += 1;
-        let id = registry.next;
-        registry.open.insert(id, commands);
         Ok(id)
     }
 
     /// Runs one statement in a transaction of [`Self::begin`].
     ///
     /// # Errors
-    /// As the WIT says. The transaction has failed then, and only `rollback` is left.
+    /// As the WIT says. The transaction has failed then, unless a limit kept the statement from
+    /// running at all; only a rollback is left, of all or to a savepoint.
     pub async fn query_in(&self, id: u64, statement: String, params: Vec<Value>) -> Result<RowSet, Error> {
-        rows(self.call_in(id, statement, params, self.all_rows()).await?)
+        rows(self.call_in(id, statement, OwnedTask::Rows(params)).await?)
     }
 
     /// As [`Self::query_in`], for the number of rows that the statement changed.
@@ -186,7 +230,87 @@ impl Session {
     /// # Errors
     /// As [`Self::query_in`].
     pub async fn execute_in(&self, id: u64, statement: String, params: Vec<Value>) -> Result<u64, Error> {
-        changed(self.call_in(id, statement, params, Want::Changes).await?)
+        changed(self.call_in(id, statement, OwnedTask::Changes(params)).await?)
+    }
+
+    /// As [`Self::execute_in`], once for each parameter list.
+    ///
+    /// # Errors
+    /// As [`Self::query_in`].
+    pub async fn execute_many_in(
+        &self,
+        id: u64,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Result<u64, Error> {
+        changed(self.call_in(id, statement, OwnedTask::Many(params)).await?)
+    }
+
+    /// Opens a cursor in a transaction, and returns its number in this session, never used
+    /// again, and its columns.
+    ///
+    /// # Errors
+    /// As [`Self::query_in`].
+    pub async fn open_cursor(
+        &self,
+        id: u64,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<(u64, Vec<Column>), Error> {
+        let (number, running) = {
+            let mut registry = self.registry();
+            let running = registry.transaction(id)?.grant.start_statement()?;
+            (registry.reserve_cursor(id)?, running)
+        };
+        let opened = self
+            .ask(id, |reply| Command::OpenCursor { number, sql: statement, params, running, reply })
+            .await;
+        if opened.is_err() {
+            self.registry().forget_cursor(id);
+        }
+        Ok((number, opened?))
+    }
+
+    /// At most `limit` further rows of a cursor; none only at its end.
+    ///
+    /// # Errors
+    /// As [`Self::query_in`], and `closed` for a cursor that has ended.
+    pub async fn fetch(&self, id: u64, cursor: u64, limit: u32) -> Result<Vec<Vec<Value>>, Error> {
+        if limit == 0 {
+            return Err(error::new(ErrorKind::Statement, "a fetch takes a limit of at least one row"));
+        }
+        let running = self.registry().transaction(id)?.grant.start_statement()?;
+        self.ask(id, |reply| Command::Fetch { cursor, limit, running, reply }).await
+    }
+
+    /// Closes a cursor, which may have ended. There is nothing to be done about an error.
+    pub async fn close_cursor(&self, id: u64, cursor: u64) {
+        self.registry().forget_cursor(id);
+        let _closed = self.ask(id, |reply| Command::CloseCursor { cursor, reply }).await;
+    }
+
+    /// Marks a place in a transaction to roll back to, and returns its number.
+    ///
+    /// # Errors
+    /// As [`Self::query_in`].
+    pub async fn savepoint(&self, id: u64) -> Result<u32, Error> {
+        self.ask(id, |reply| Command::Savepoint { reply }).await
+    }
+
+    /// Undoes what was done since a savepoint, which stays; also after a statement that failed.
+    ///
+    /// # Errors
+    /// `closed` for a savepoint that is not there any more, and others.
+    pub async fn rollback_to(&self, id: u64, savepoint: u32) -> Result<(), Error> {
+        self.ask(id, |reply| Command::RollbackTo { savepoint, reply }).await
+    }
+
+    /// Forgets a savepoint and those made after it, and keeps what was done since.
+    ///
+    /// # Errors
+    /// As [`Self::rollback_to`].
+    pub async fn release(&self, id: u64, savepoint: u32) -> Result<(), Error> {
+        self.ask(id, |reply| Command::Release { savepoint, reply }).await
     }
 
     /// Commits. Whatever it answers, the transaction has ended.
@@ -225,58 +349,55 @@ impl Session {
     }
 
     /// One statement in a transaction of its own.
-    async fn call(&self, sql: String, params: Vec<Value>, want: Want) -> Result<Output, Error> {
-        let database = self.database(None)?;
+    async fn call(&self, sql: String, task: OwnedTask) -> Result<Output, Error> {
+        let Granted { database, grant } = self.granted(None)?;
+        let running = grant.start_statement()?;
         let caller = Arc::clone(&self.caller);
         let (reply, answer) = oneshot::channel();
         self.spawn(async move {
-            let mut result = call_once(&database, &caller, &sql, &params, want).await;
+            let task = task.borrowed(grant.limits.result);
+            let mut result = run_once(&database, &grant, &caller, &sql, task).await;
             if result.as_ref().is_err_and(|failure| failure.stale) {
-                result = call_once(&database, &caller, &sql, &params, want).await;
+                result = run_once(&database, &grant, &caller, &sql, task).await;
             }
+            drop(running);
             let _gone = reply.send(result.map_err(|failure| failure.error));
         })?;
         self.answer(answer).await
     }
 
-    async fn call_in(&self, id: u64, sql: String, params: Vec<Value>, want: Want) -> Result<Output, Error> {
-        let commands = {
-            let registry = self.registry();
-            self.require_open(&registry)?;
-            registry.open.get(&id).cloned().ok_or_else(transaction_ended)?
-        };
+    async fn call_in(&self, id: u64, sql: String, task: OwnedTask) -> Result<Output, Error> {
+        let running = self.registry().transaction(id)?.grant.start_statement()?;
+        self.ask(id, |reply| Command::Run { sql, task, running, reply }).await
+    }
+
+    /// Asks something of an open transaction.
+    async fn ask<T>(&self, id: u64, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let commands = self.registry().transaction(id)?.commands.clone();
         let (reply, answer) = oneshot::channel();
-        let sent = commands.send(Command::Run { sql, params, want, reply }).await;
+        let sent = commands.send(command(reply)).await;
         // It stays open without this sender only as long as the registry has one.
         drop(commands);
         sent.map_err(|_closed| self.gone())?;
         self.answer(answer).await
     }
 
-    async fn finish(
-        &self,
-        id: u64,
-        command: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Command,
-    ) -> Result<(), Error> {
+    async fn finish(&self, id: u64, command: impl FnOnce(Reply<()>) -> Command) -> Result<(), Error> {
         // From here on every later call finds it ended.
-        let commands = {
+        let open = {
             let mut registry = self.registry();
-            self.require_open(&registry)?;
+            registry.transaction(id)?;
             registry.open.remove(&id).ok_or_else(transaction_ended)?
         };
         let (reply, answer) = oneshot::channel();
-        commands.send(command(reply)).await.map_err(|_closed| self.gone())?;
+        open.commands.send(command(reply)).await.map_err(|_closed| self.gone())?;
         self.answer(answer).await
-    }
-
-    fn all_rows(&self) -> Want {
-        Want::Rows(self.caller.max_result_bytes)
     }
 
     /// Starts a task, unless the execution has ended.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let registry = self.registry();
-        self.require_open(&registry)?;
+        registry.require_open()?;
         // Under the lock, so that `end` sees either no task or a tracked one.
         self.tasks.spawn(task);
         Ok(())
@@ -284,10 +405,6 @@ impl Session {
 
     async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         answer.await.unwrap_or_else(|_dropped| Err(self.gone())).map_err(error::cut)
-    }
-
-    fn require_open(&self, registry: &Registry) -> Result<(), Error> {
-        if registry.ended { Err(error::execution_ended()) } else { Ok(()) }
     }
 
     /// Why a task is not there any more.
@@ -300,42 +417,66 @@ impl Session {
     }
 
     /// The database that a call means.
-    fn database(&self, name: Option<&str>) -> Result<Arc<Database>, Error> {
-        self.require_open(&self.registry())?;
-        let denied = |message: String| error::new(ErrorKind::Denied, message);
-        let Some(grants) = &self.grants else {
-            return Err(denied("there is no database while a plugin describes its handlers".to_owned()));
-        };
-        let plugin = &grants.plugin;
-        let mut granted = grants.databases.iter();
-        let found = match (name, &grants.default) {
-            (Some(name), _) => grants.databases.iter().find(|(granted, _)| granted.as_str() == name),
-            (None, Some(default)) => grants.databases.get_key_value(default),
-            (None, None) => match (granted.next(), granted.next()) {
-                (Some(only), None) => Some(only),
-                (Some(_), Some(_)) => return Err(denied(which_one(grants))),
-                (None, _) => {
-                    return Err(denied(format!(
-                        "plugin `{plugin}` is granted no database: add `[[plugins.{plugin}.databases]]` with \
-                         `name = \"…\"` to the configuration"
-                    )));
-                }
-            },
-        };
-        found.map(|(_, database)| Arc::clone(database)).ok_or_else(|| {
-            let mut name = name.or(grants.default.as_ref().map(Name::as_str)).unwrap_or_default().to_owned();
-            error::cut_text(&mut name, 100);
-            let near = crate::suggest::hint(&name, grants.databases.keys().map(Name::as_str));
-            denied(format!(
-                "plugin `{plugin}` is not granted database `{name}`{near}; to grant it, add \
-                 `[[plugins.{plugin}.databases]]` with `name = \"{name}\"` to the configuration"
-            ))
-        })
+    fn granted(&self, name: Option<&str>) -> Result<Granted, Error> {
+        self.registry().require_open()?;
+        match &self.grants {
+            Some(grants) => grants.find(name),
+            None => {
+                let message = "there is no database while a plugin describes its handlers";
+                Err(error::new(ErrorKind::Denied, message))
+            }
+        }
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
         // No code that can panic runs under the lock.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    fn require_open(&self) -> Result<(), Error> {
+        if self.ended { Err(error::execution_ended()) } else { Ok(()) }
+    }
+
+    fn transaction(&self, id: u64) -> Result<&Open, Error> {
+        self.require_open()?;
+        self.open.get(&id).ok_or_else(transaction_ended)
+    }
+
+    /// A number for a transaction that is about to be opened.
+    fn reserve(&mut self, grant: &Arc<Grant>, commands: mpsc::Sender<Command>) -> Result<u64, Error> {
+        self.require_open()?;
+        let open = self.open.values().filter(|open| Arc::ptr_eq(&open.grant, grant)).count();
+        let most = grant.limits.max_open_transactions;
+        if open >= most as usize {
+            return Err(limit("transactions", open, most, "max_open_transactions", "end one first"));
+        }
+        self.next += 1;
+        self.open.insert(self.next, Open { grant: Arc::clone(grant), commands, cursors: 0 });
+        Ok(self.next)
+    }
+
+    /// A number for a cursor that is about to be opened.
+    fn reserve_cursor(&mut self, id: u64) -> Result<u64, Error> {
+        let grant = Arc::clone(&self.transaction(id)?.grant);
+        let of_grant = self.open.values().filter(|open| Arc::ptr_eq(&open.grant, &grant));
+        let open: usize = of_grant.map(|open| open.cursors as usize).sum();
+        let most = grant.limits.max_open_cursors;
+        if open >= most as usize {
+            return Err(limit("cursors", open, most, "max_open_cursors", "drop one first"));
+        }
+        if let Some(transaction) = self.open.get_mut(&id) {
+            transaction.cursors += 1;
+        }
+        self.next += 1;
+        Ok(self.next)
+    }
+
+    fn forget_cursor(&mut self, id: u64) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.cursors = open.cursors.saturating_sub(1);
+        }
     }
 }
 
@@ -349,29 +490,6 @@ impl Drop for Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session of {}", self.caller)
-    }
-}
-
-async fn call_once(
-    database: &Arc<Database>,
-    caller: &Arc<Caller>,
-    sql: &str,
-    params: &[Value],
-    want: Want,
-) -> Result<Output, Failure> {
-    let what = statement::check(sql, database.dialect())?;
-    let mut transaction = Transaction::begin(database, caller, &Begin::Statement(sql, what)).await?;
-    match transaction.run(sql, params, want).await {
-        Ok(output) => {
-            transaction.commit().await?;
-            Ok(output)
-        }
-        Err(failure) => {
-            // The guest is told why the statement failed. That the connection is lost as well
-            // is counted by the rollback.
-            let _lost = transaction.rollback().await;
-            Err(failure)
-        }
     }
 }
 
@@ -393,12 +511,9 @@ fn transaction_ended() -> Error {
     error::new(ErrorKind::Closed, "the transaction has ended")
 }
 
-fn which_one(grants: &Grants) -> String {
-    let names: Vec<&str> = grants.databases.keys().map(Name::as_str).collect();
-    format!(
-        "plugin `{plugin}` is granted several databases ({}) and none of them is the default: name one in \
-         `begin`, or add `default = true` to one `[[plugins.{plugin}.databases]]` of the configuration",
-        names.join(", "),
-        plugin = grants.plugin
-    )
+/// What an execution has too many of. Nothing has failed: the plugin can go on.
+fn limit(what: &str, open: usize, most: u32, key: &str, advice: &str) -> Error {
+    let message =
+        format!("this execution has {open} {what} open, and {most} are allowed at a time (`{key}`)");
+    Error { hint: Some(advice.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
 }

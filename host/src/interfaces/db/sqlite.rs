@@ -23,10 +23,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::prepare::Prepared;
-use super::connection::{Output, Want};
+use super::caller::Caller;
+use super::connection::Canceller;
 use super::error::Failure;
+use super::grant::{Bounds, Grant};
 use super::rows;
-use super::statement::Statement;
+use super::work::{Begin, Left, Output, Purpose, Task, Work};
 use super::{Column, Error, ErrorKind, RowSet, Value, error};
 
 /// How long SQLite itself waits for a lock. It cannot be cancelled in that time, so that the
@@ -76,15 +78,6 @@ impl Drop for Turn {
     fn drop(&mut self) {
         *self.writers.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
-}
-
-/// How a transaction of SQLite begins.
-#[derive(Debug)]
-pub(super) enum Access {
-    /// It only reads, and a statement that writes is refused.
-    Read,
-    /// It may write.
-    Write(Writer),
 }
 
 /// One connection. It has a thread of its own, which sqlx runs.
@@ -145,7 +138,7 @@ pub(super) async fn connect(
     path: &Path,
     writers: &Arc<Writers>,
     patience: Duration,
-    largest: u64,
+    grant: Option<&Grant>,
 ) -> Result<Connection, Failure> {
     if let Some(folder) = path.parent() {
         tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
@@ -169,7 +162,7 @@ pub(super) async fn connect(
     };
     let (cancel, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut handle = inner.lock_handle().await?;
-    prepare::limit_length(&mut handle, largest);
+    prepare::limit_length(&mut handle, grant.map_or(u64::MAX, |grant| grant.largest_value));
     let flag = Arc::clone(&cancel);
     handle.set_progress_handler(STEPS, move || !flag.load(Ordering::Relaxed));
     let flag = Arc::clone(&gone);
@@ -189,29 +182,25 @@ pub(super) async fn connect(
 }
 
 impl Connection {
-    /// Begins the transaction of one statement: one that only reads takes no lock.
-    pub(super) async fn begin_for(
-        &mut self,
-        sql: &str,
-        what: Statement,
-        writer: Writer,
-        closing: &CancellationToken,
-    ) -> Result<(), Failure> {
-        let reads = what.only_reads || self.prepare(sql).await?.read_only;
-        self.begin(if reads { Access::Read } else { Access::Write(writer) }, closing).await
+    /// What stops a statement on it.
+    pub(super) fn canceller(&self) -> Canceller {
+        Canceller::Sqlite(Arc::clone(&self.cancel))
     }
 
-    /// Begins a transaction.
-    pub(super) async fn begin(&mut self, access: Access, closing: &CancellationToken) -> Result<(), Failure> {
-        match access {
-            Access::Read => {
-                self.read_only = true;
-                self.begin_by(concat!("BEGIN; ", see_schema!())).await
-            }
-            Access::Write(writer) => {
-                self.read_only = false;
-                self.begin_to_write(&writer, closing).await
-            }
+    /// Begins a transaction; that of a statement that only reads takes no lock.
+    pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
+        let reads = match begin.purpose {
+            _ if begin.read_only() => true,
+            Purpose::Statement(sql, what) => what.only_reads || self.prepare(sql).await?.read_only,
+            Purpose::Guest(_) => false,
+        };
+        self.read_only = reads;
+        if reads {
+            self.begin_by(concat!("BEGIN; ", see_schema!())).await
+        } else {
+            let caller: &Caller = begin.caller;
+            let writer = Writer { session: caller.session, owner: caller.to_string() };
+            self.begin_to_write(&writer, &caller.closing).await
         }
     }
 
@@ -249,7 +238,7 @@ impl Connection {
     }
 
     /// Commits. Readers that hold a lock (outside of WAL) are waited for.
-    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self) -> Result<Left, Failure> {
         if self.gone.load(Ordering::Relaxed) {
             return Err(gone().into());
         }
@@ -262,22 +251,60 @@ impl Connection {
             }
         }
         self.turn = None;
-        Ok(())
+        Ok(self.left())
     }
 
     /// Rolls back, unless SQLite has done so.
-    pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
+    pub(super) async fn rollback(&mut self) -> Result<Left, Failure> {
         if !self.gone.load(Ordering::Relaxed) {
             self.simple("ROLLBACK").await?;
         }
         self.turn = None;
-        Ok(())
+        Ok(self.left())
     }
 
     /// True where nothing of its session is left: settings cannot be changed by a plugin, and
     /// opening the file again is cheaper than asking which temporary tables there are.
-    pub(super) fn is_as_new(&self) -> bool {
-        !self.made_objects
+    fn left(&self) -> Left {
+        if self.made_objects { Left::Something } else { Left::Nothing }
+    }
+
+    pub(super) async fn savepoint(&mut self, number: u32) -> Result<(), Failure> {
+        self.text(format!("SAVEPOINT innkeeper_{number}")).await
+    }
+
+    pub(super) async fn rollback_to(&mut self, number: u32) -> Result<(), Failure> {
+        self.text(format!("ROLLBACK TO innkeeper_{number}")).await
+    }
+
+    pub(super) async fn release(&mut self, number: u32) -> Result<(), Failure> {
+        self.text(format!("RELEASE innkeeper_{number}")).await
+    }
+
+    pub(super) async fn open_cursor(
+        &mut self,
+        _number: u64,
+        _work: &Work<'_>,
+    ) -> Result<Vec<Column>, Failure> {
+        Err(error::new(ErrorKind::Other, "cursors are not there yet").into())
+    }
+
+    pub(super) async fn fetch(
+        &mut self,
+        _number: u64,
+        _limit: u32,
+        _bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        Err(error::new(ErrorKind::Other, "cursors are not there yet").into())
+    }
+
+    pub(super) async fn close_cursor(&mut self, _number: u64) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn text(&mut self, sql: String) -> Result<(), Failure> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.inner).await?;
+        Ok(())
     }
 
     /// Closes the file.
@@ -286,13 +313,29 @@ impl Connection {
     }
 
     /// Runs one statement.
-    pub(super) async fn run(
+    pub(super) async fn run(&mut self, work: &Work<'_>) -> Result<Output, Failure> {
+        match work.task {
+            Task::Many(lists) => {
+                let mut changed = 0;
+                for params in lists {
+                    if let Output::Changed(more) = self.run_once(work, params, None).await? {
+                        changed += more;
+                    }
+                }
+                Ok(Output::Changed(changed))
+            }
+            Task::Changes(params) => self.run_once(work, params, None).await,
+            Task::Rows(params, bounds) => self.run_once(work, params, Some(bounds)).await,
+        }
+    }
+
+    async fn run_once(
         &mut self,
-        sql: &str,
-        what: Statement,
+        work: &Work<'_>,
         params: &[Value],
-        want: Want,
+        want: Option<Bounds>,
     ) -> Result<Output, Failure> {
+        let (sql, what) = (work.sql, work.what);
         if self.gone.load(Ordering::Relaxed) {
             return Err(gone().into());
         }
@@ -310,7 +353,7 @@ impl Connection {
         let query =
             sqlx::query_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), arguments).persistent(false);
         match want {
-            Want::Rows(limit) => {
+            Some(limit) => {
                 let mut columns = None;
                 let rows = rows::gather(query.fetch(&mut self.inner), limit, |row| {
                     row_of(columns.get_or_insert_with(|| columns_of(&prepared, Some(row))), row)
@@ -319,7 +362,7 @@ impl Connection {
                 let columns = columns.unwrap_or_else(|| columns_of(&prepared, None));
                 Ok(Output::Rows(RowSet { columns, rows }))
             }
-            Want::Changes => {
+            None => {
                 let done = query.execute(&mut self.inner).await?;
                 // Of a statement that changes no rows, SQLite tells the number of the last
                 // one that did.

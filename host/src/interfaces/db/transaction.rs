@@ -3,38 +3,52 @@
 //! It runs in a task of its own, never in the guest's future: what is awaited here is always
 //! awaited to its end, or the connection is closed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::connection::{Begin, Ending, Output, PATIENCE, Want, supervise};
+use super::caller::Caller;
+use super::connection::{Canceller, Connection, Ending, PATIENCE, Term, supervise};
 use super::error::Failure;
+use super::grant::{Bounds, Grant};
 use super::pool::{Database, Lease};
-use super::session::Caller;
-use super::{Error, ErrorKind, Value, error, statement};
+use super::work::{Begin, Left, Output, Purpose, Task, Work};
+use super::{BeginOptions, Column, Error, ErrorKind, Value, error, statement};
 
 /// How long a rollback may take while the execution goes on: SQLite undoes on disk what it
 /// has spilled there.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a database may take to enforce the time-out of a statement by itself, which gives
+/// the better message, before the host does.
+const TIMEOUT_MARGIN: Duration = Duration::from_millis(250);
+
 /// An open transaction.
 pub(super) struct Transaction {
     lease: Lease,
     caller: Arc<Caller>,
+    grant: Arc<Grant>,
     condition: Condition,
-    /// The first error of a statement: nothing but a rollback is left.
+    /// The first error of a statement: nothing but a rollback is left, of all or to a savepoint.
     failed: Option<String>,
+    /// The savepoints that can be rolled back to, oldest first, by numbers never used again.
+    savepoints: Vec<u32>,
+    next_savepoint: u32,
+    /// The open cursors, by numbers never used again, each with the number of the savepoint
+    /// that was next when it was opened: a rollback to an earlier one ends it.
+    cursors: BTreeMap<u64, u32>,
 }
 
 /// What may still be done with the connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     /// Everything.
     Sound,
-    /// A rollback. It is closed then, because a cancel request may still be on its way.
+    /// Everything, but it is closed in the end, because a cancel request may still be on its
+    /// way.
     Stopped,
     /// Nothing; the database has said that it ended the transaction and the connection.
     Ended,
@@ -42,24 +56,61 @@ enum Condition {
     Lost,
 }
 
+/// Runs one statement in a transaction of its own, which is over when this returns.
+///
+/// # Errors
+/// As the WIT says. Nothing was changed then, unless the kind is `connection`.
+pub(super) async fn run_once(
+    database: &Arc<Database>,
+    grant: &Arc<Grant>,
+    caller: &Arc<Caller>,
+    sql: &str,
+    task: Task<'_>,
+) -> Result<Output, Failure> {
+    let what = statement::check(sql, database.dialect())?;
+    let purpose = Purpose::Statement(sql, what);
+    let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
+    match transaction.run(sql, task).await {
+        Ok(output) => {
+            transaction.commit().await?;
+            Ok(output)
+        }
+        Err(failure) => {
+            // The guest is told why the statement failed. That the connection is lost as well
+            // is counted by the rollback.
+            let _lost = transaction.rollback().await;
+            Err(failure)
+        }
+    }
+}
+
 impl Transaction {
+    /// Begins a transaction for whatever the guest will do.
+    pub(super) async fn open(
+        database: &Arc<Database>,
+        grant: &Arc<Grant>,
+        caller: &Arc<Caller>,
+        options: &BeginOptions,
+    ) -> Result<Self, Failure> {
+        Self::begin(database, grant, caller, Purpose::Guest(options)).await
+    }
+
     /// Takes a connection and begins. A connection that was kept and has died since is
     /// replaced.
-    pub(super) async fn begin(
+    async fn begin(
         database: &Arc<Database>,
+        grant: &Arc<Grant>,
         caller: &Arc<Caller>,
-        begin: &Begin<'_>,
+        purpose: Purpose<'_>,
     ) -> Result<Self, Failure> {
+        let begin = Begin { purpose, grant, caller };
         loop {
-            let mut lease = database.acquire(caller).await?;
+            let mut lease = database.acquire(grant, caller).await?;
             let reused = lease.reused;
             let (connection, canceller) = lease.connection()?;
-            let work = connection.begin(begin, caller);
-            match supervise(work, &canceller, &caller.closing, Duration::ZERO).await {
-                Ending::Done(Ok(())) => {
-                    let caller = Arc::clone(caller);
-                    return Ok(Self { lease, caller, condition: Condition::Sound, failed: None });
-                }
+            let term = Term { closing: &caller.closing, grace: Duration::ZERO, until: None };
+            match supervise(connection.begin(&begin), &canceller, term).await {
+                Ending::Done(Ok(())) => return Ok(Self::on(lease, grant, caller)),
                 Ending::Done(Err(failure)) if failure.broken => {
                     lease.close().await;
                     if !reused {
@@ -70,7 +121,7 @@ impl Transaction {
                     lease.release().await;
                     return Err(failure);
                 }
-                Ending::Stopped(_) => {
+                Ending::Stopped(_) | Ending::Overdue(_) => {
                     lease.close().await;
                     return Err(error::execution_ended().into());
                 }
@@ -79,9 +130,150 @@ impl Transaction {
         }
     }
 
+    fn on(lease: Lease, grant: &Arc<Grant>, caller: &Arc<Caller>) -> Self {
+        Self {
+            lease,
+            caller: Arc::clone(caller),
+            grant: Arc::clone(grant),
+            condition: Condition::Sound,
+            failed: None,
+            savepoints: Vec::new(),
+            next_savepoint: 1,
+            cursors: BTreeMap::new(),
+        }
+    }
+
+    /// On whose behalf it is open.
+    pub(super) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// How much a result of it may be.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.grant.limits.result
+    }
+
+    /// True where the execution is over, and nothing but a rollback is left.
+    fn is_ending(&self) -> bool {
+        self.caller.closing.is_cancelled()
+    }
+
     /// Runs one statement. An error of any kind fails the transaction.
-    pub(super) async fn run(&mut self, sql: &str, params: &[Value], want: Want) -> Result<Output, Failure> {
-        let result = self.try_run(sql, params, want).await;
+    pub(super) async fn run(&mut self, sql: &str, task: Task<'_>) -> Result<Output, Failure> {
+        self.require_sound()?;
+        let result = match self.work(sql, task) {
+            Ok(work) => self.supervised(async |connection| connection.run(&work).await).await,
+            Err(error) => Err(error.into()),
+        };
+        self.note(result)
+    }
+
+    /// Opens a cursor and returns its columns.
+    pub(super) async fn open_cursor(
+        &mut self,
+        number: u64,
+        sql: &str,
+        params: &[Value],
+    ) -> Result<Vec<Column>, Failure> {
+        self.require_sound()?;
+        let bounds = self.grant.limits.result;
+        let opened = match self.work(sql, Task::Rows(params, bounds)) {
+            Ok(work) => self.supervised(async |connection| connection.open_cursor(number, &work).await).await,
+            Err(error) => Err(error.into()),
+        };
+        if opened.is_ok() {
+            self.cursors.insert(number, self.next_savepoint);
+        }
+        self.note(opened)
+    }
+
+    /// The next rows of a cursor; none at its end.
+    pub(super) async fn fetch(&mut self, number: u64, limit: u32) -> Result<Vec<Vec<Value>>, Failure> {
+        if !self.cursors.contains_key(&number) {
+            return Err(cursor_ended().into());
+        }
+        self.require_sound()?;
+        let most = u32::try_from(self.grant.limits.result.rows).unwrap_or(u32::MAX);
+        let (limit, bounds) = (limit.clamp(1, most.max(1)), self.grant.limits.result);
+        let fetched = self.supervised(async |connection| connection.fetch(number, limit, bounds).await).await;
+        self.note(fetched)
+    }
+
+    /// Closes a cursor that the guest has dropped. Where that cannot be done, it ends with the
+    /// transaction.
+    pub(super) async fn close_cursor(&mut self, number: u64) {
+        if self.cursors.remove(&number).is_some() && self.require_sound().is_ok() {
+            let closed = self.supervised(async |connection| connection.close_cursor(number).await).await;
+            let _noted = self.note(closed);
+        }
+    }
+
+    /// Marks a place to roll back to.
+    pub(super) async fn savepoint(&mut self) -> Result<u32, Failure> {
+        self.require_sound()?;
+        let number = self.next_savepoint;
+        let marked = self.supervised(async |connection| connection.savepoint(number).await).await;
+        if marked.is_ok() {
+            self.next_savepoint += 1;
+            self.savepoints.push(number);
+        }
+        self.note(marked.map(|()| number))
+    }
+
+    /// Undoes what was done since the savepoint, and so a failed statement with it.
+    pub(super) async fn rollback_to(&mut self, number: u32) -> Result<(), Failure> {
+        let at = self.position(number)?;
+        self.require_open()?;
+        // It must come through when the deadline of a statement has passed, but not for ever.
+        self.supervised(async |connection| connection.rollback_to(number).await).await.inspect_err(
+            |failure| {
+                // The connection may be in any state: only a full rollback is left.
+                if self.failed.is_none() {
+                    self.failed = Some(failure.error.message.clone());
+                }
+            },
+        )?;
+        self.savepoints.truncate(at + 1);
+        self.cursors.retain(|_, next_savepoint| *next_savepoint <= number);
+        self.failed = None;
+        Ok(())
+    }
+
+    /// Forgets a savepoint and those made after it.
+    pub(super) async fn release(&mut self, number: u32) -> Result<(), Failure> {
+        let at = self.position(number)?;
+        self.require_sound()?;
+        let released = self.supervised(async |connection| connection.release(number).await).await;
+        if released.is_ok() {
+            self.savepoints.truncate(at);
+        }
+        self.note(released)
+    }
+
+    fn position(&self, number: u32) -> Result<usize, Error> {
+        self.savepoints.iter().position(|savepoint| *savepoint == number).ok_or_else(|| {
+            let message = format!("the transaction has no savepoint {number}, or has none any more");
+            error::new(ErrorKind::Closed, message)
+        })
+    }
+
+    fn work<'a>(&self, sql: &'a str, task: Task<'a>) -> Result<Work<'a>, Error> {
+        Ok(Work { sql, what: statement::check(sql, self.lease.dialect())?, task })
+    }
+
+    fn require_open(&self) -> Result<(), Error> {
+        if self.is_ending() { Err(error::execution_ended()) } else { Ok(()) }
+    }
+
+    fn require_sound(&self) -> Result<(), Error> {
+        match &self.failed {
+            Some(first) => Err(has_failed(first)),
+            None => self.require_open(),
+        }
+    }
+
+    /// A statement that failed has failed its transaction.
+    fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
         if let Err(failure) = &result {
             self.failed.get_or_insert_with(|| {
                 let mut first = failure.error.message.clone();
@@ -92,26 +284,23 @@ impl Transaction {
         result
     }
 
-    async fn try_run(&mut self, sql: &str, params: &[Value], want: Want) -> Result<Output, Failure> {
-        if let Some(first) = &self.failed {
-            return Err(has_failed(first).into());
+    /// Does something on the connection, as long as the execution and a statement may last, and
+    /// keeps in mind what that has made of the connection.
+    async fn supervised<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if matches!(self.condition, Condition::Lost | Condition::Ended) {
+            return Err(error::new(ErrorKind::Connection, "the connection was lost").into());
         }
-        if self.caller.closing.is_cancelled() {
-            return Err(error::execution_ended().into());
-        }
-        let what = statement::check(sql, self.lease.dialect())?;
+        let limit = self.grant.statement_timeout;
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit + TIMEOUT_MARGIN));
         let (connection, canceller) = self.lease.connection()?;
-        let work = connection.run(sql, what, params, want);
-        match supervise(work, &canceller, &self.caller.closing, Duration::ZERO).await {
+        let term = Term { closing: &self.caller.closing, grace: Duration::ZERO, until };
+        match supervise(work(connection), &canceller, term).await {
             Ending::Done(result) => {
                 if let Err(failure) = &result {
-                    if failure.broken {
-                        self.condition = Condition::Lost;
-                    } else if failure.cut_short {
-                        // Hung up on where it cannot be stopped: the rest may be endless.
-                        let stopped = canceller.stop().await;
-                        self.condition = if stopped { Condition::Stopped } else { Condition::Lost };
-                    }
+                    self.condition = after_failure(self.condition, failure, &canceller).await;
                 }
                 result
             }
@@ -119,9 +308,15 @@ impl Transaction {
                 self.condition = after_stop(&result);
                 Err(error::execution_ended().into())
             }
+            Ending::Overdue(result) => {
+                self.condition = after_stop(&result);
+                Err(overdue(limit.unwrap_or_default()).into())
+            }
             Ending::Silent => {
                 self.condition = Condition::Lost;
-                Err(error::execution_ended().into())
+                let ending = self.is_ending();
+                let why = if ending { error::execution_ended() } else { overdue(limit.unwrap_or_default()) };
+                Err(why.into())
             }
         }
     }
@@ -142,18 +337,19 @@ impl Transaction {
                 )
             });
         }
-        if self.caller.closing.is_cancelled() {
+        if self.is_ending() {
             self.rollback().await?;
             return Err(error::execution_ended());
         }
         let (connection, canceller) = self.lease.connection()?;
         // A commit that is under way gets some time to come through.
-        match supervise(connection.commit(), &canceller, &self.caller.closing, PATIENCE).await {
-            Ending::Done(Ok(())) => {
-                self.lease.release().await;
+        let term = Term { closing: &self.caller.closing, grace: PATIENCE, until: None };
+        match supervise(connection.commit(), &canceller, term).await {
+            Ending::Done(Ok(left)) => {
+                self.give_back(left).await;
                 Ok(())
             }
-            Ending::Stopped(Ok(())) => {
+            Ending::Stopped(Ok(_)) | Ending::Overdue(Ok(_)) => {
                 self.lease.close().await;
                 Ok(())
             }
@@ -161,12 +357,12 @@ impl Transaction {
                 self.rollback().await?;
                 Err(failure.error)
             }
-            Ending::Stopped(Err(failure)) if !failure.broken => {
+            Ending::Stopped(Err(failure)) | Ending::Overdue(Err(failure)) if !failure.broken => {
                 self.condition = Condition::Stopped;
                 self.rollback().await?;
                 Err(failure.error)
             }
-            Ending::Done(Err(failure)) | Ending::Stopped(Err(failure)) => {
+            Ending::Done(Err(failure)) | Ending::Stopped(Err(failure)) | Ending::Overdue(Err(failure)) => {
                 self.caller.unconfirmed.fetch_add(1, Ordering::Relaxed);
                 Err(in_doubt(&failure.error.message))
             }
@@ -179,17 +375,18 @@ impl Transaction {
 
     /// Rolls back, and gives the connection back or closes it.
     pub(super) async fn rollback(mut self) -> Result<(), Error> {
-        let ending = self.caller.closing.is_cancelled();
+        let ending = self.is_ending();
+        let lost = |message: &str| Err(error::new(ErrorKind::Connection, message));
         let rolled_back = match self.condition {
-            Condition::Lost => Err(error::new(ErrorKind::Connection, "the connection was lost")),
-            Condition::Ended => Ok(()),
+            Condition::Lost => lost("the connection was lost"),
+            Condition::Ended => Ok(Left::Something),
             Condition::Sound | Condition::Stopped => {
                 let limit = if ending { PATIENCE } else { ROLLBACK_TIMEOUT };
                 let (connection, _) = self.lease.connection()?;
                 match timeout(limit, connection.rollback()).await {
-                    Ok(Ok(())) => Ok(()),
+                    Ok(Ok(left)) => Ok(left),
                     Ok(Err(failure)) => Err(failure.error),
-                    Err(_elapsed) => Err(error::new(ErrorKind::Connection, "the database did not answer")),
+                    Err(_elapsed) => lost("the database did not answer"),
                 }
             }
         };
@@ -197,13 +394,36 @@ impl Transaction {
         if ending {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        match (&rolled_back, self.condition) {
-            (Ok(()), Condition::Sound) => self.lease.release().await,
-            (Ok(()), _) => self.lease.close().await,
+        match rolled_back {
+            Ok(left) => {
+                self.give_back(left).await;
+                Ok(())
+            }
             // Hung up on, so that the database rolls back as soon as it notices.
-            (Err(_), _) => drop(self.lease),
+            Err(error) => {
+                drop(self.lease);
+                Err(error)
+            }
         }
-        rolled_back
+    }
+
+    async fn give_back(self, left: Left) {
+        if self.condition == Condition::Sound && left == Left::Nothing {
+            self.lease.release().await;
+        } else {
+            self.lease.close().await;
+        }
+    }
+}
+
+async fn after_failure(before: Condition, failure: &Failure, canceller: &Canceller) -> Condition {
+    if failure.broken {
+        Condition::Lost
+    } else if failure.cut_short {
+        // Hung up on where it cannot be stopped: the rest may be endless.
+        if canceller.stop().await { Condition::Stopped } else { Condition::Lost }
+    } else {
+        before
     }
 }
 
@@ -222,49 +442,18 @@ fn has_failed(first: &str) -> Error {
     error::new(ErrorKind::Statement, message)
 }
 
+fn overdue(limit: Duration) -> Error {
+    let limit = humantime::format_duration(limit);
+    let message = format!("the statement ran longer than the plugin's `statement_timeout` of {limit}");
+    error::new(ErrorKind::Timeout, message)
+}
+
+fn cursor_ended() -> Error {
+    error::new(ErrorKind::Closed, "the cursor has ended")
+}
+
 fn in_doubt(why: &str) -> Error {
     let message =
         format!("the connection was lost during the commit, and whether it took effect is not known: {why}");
     error::new(ErrorKind::Connection, message)
-}
-
-/// What a guest asks of its open transaction.
-pub(super) enum Command {
-    Run { sql: String, params: Vec<Value>, want: Want, reply: oneshot::Sender<Result<Output, Error>> },
-    Commit { reply: oneshot::Sender<Result<(), Error>> },
-    Rollback { reply: oneshot::Sender<Result<(), Error>> },
-}
-
-/// Serves a transaction until it ends: by the guest's word, because nobody can ask any more,
-/// or because the execution ends. Whether the guest still waits for an answer changes nothing.
-pub(super) async fn serve(mut transaction: Transaction, mut commands: mpsc::Receiver<Command>) {
-    let caller = Arc::clone(&transaction.caller);
-    loop {
-        let command = tokio::select! {
-            biased;
-            () = caller.closing.cancelled() => None,
-            command = commands.recv() => command,
-        };
-        match command {
-            Some(Command::Run { sql, params, want, reply }) => {
-                let result = transaction.run(&sql, &params, want).await;
-                let _gone = reply.send(result.map_err(|failure| failure.error));
-            }
-            Some(Command::Commit { reply }) => {
-                // The connection is back before the guest goes on.
-                let result = transaction.commit().await;
-                let _gone = reply.send(result);
-                return;
-            }
-            Some(Command::Rollback { reply }) => {
-                let result = transaction.rollback().await;
-                let _gone = reply.send(result);
-                return;
-            }
-            None => break,
-        }
-    }
-    if let Err(error) = transaction.rollback().await {
-        tracing::warn!(%caller, error = error.message, "a transaction was left open, and its rollback is not confirmed");
-    }
 }

@@ -206,6 +206,10 @@ fn kind(value: &Value) -> &'static str {
         Value::Instant(_) => "an instant",
         Value::Uuid(_) => "a UUID",
         Value::Json(_) => "JSON",
+        Value::BooleanArray(_) => "an array of booleans",
+        Value::IntegerArray(_) => "an array of integers",
+        Value::FloatArray(_) => "an array of floats",
+        Value::TextArray(_) => "an array of texts",
         Value::Other(_) => "a value of another type, as text",
     }
 }

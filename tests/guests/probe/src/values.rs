@@ -73,6 +73,14 @@ pub(crate) fn to_json(value: Value) -> Json {
             Ok(parsed) => json!({ "json": parsed }),
             Err(_) => json!({ "json-text": text }),
         },
+        Value::BooleanArray(elements) => json!({ "boolean-array": elements }),
+        Value::IntegerArray(elements) => json!({ "integer-array": elements }),
+        Value::FloatArray(elements) => {
+            let element =
+                |element: Option<f64>| element.map_or(Json::Null, |float| to_json(Value::Float(float)));
+            json!({ "float-array": elements.into_iter().map(element).collect::<Vec<_>>() })
+        }
+        Value::TextArray(elements) => json!({ "text-array": elements }),
         Value::Other(text) => json!({ "other": text }),
     }
 }

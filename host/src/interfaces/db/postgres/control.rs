@@ -35,6 +35,11 @@ impl Control {
         Self { url, connection: Mutex::default() }
     }
 
+    /// The login.
+    pub(in crate::interfaces::db) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sends the signal, over a connection that is kept for the next time. False where it could
     /// not be sent. It takes no longer than twice [`PATIENCE`], and whoever waits behind it
     /// waits no longer either: a connection that does not answer is hung up on.

@@ -192,7 +192,12 @@ fn float4(value: f64) -> Option<f32> {
 /// The text of any value but bytes.
 fn text(value: &Value) -> Option<String> {
     Some(match value {
-        Value::Null | Value::Bytes(_) => return None,
+        Value::Null
+        | Value::Bytes(_)
+        | Value::BooleanArray(_)
+        | Value::IntegerArray(_)
+        | Value::FloatArray(_)
+        | Value::TextArray(_) => return None,
         Value::Boolean(value) => value.to_string(),
         Value::Integer(value) => value.to_string(),
         Value::Float(value) if value.is_infinite() => {

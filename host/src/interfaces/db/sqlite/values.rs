@@ -37,6 +37,13 @@ pub(super) fn encode(params: &[Value]) -> Result<SqliteArguments, Error> {
             }
             Value::Float(value) => arguments.add(*value),
             Value::Bytes(bytes) => arguments.add(bytes.clone()),
+            Value::BooleanArray(_) | Value::IntegerArray(_) | Value::FloatArray(_) | Value::TextArray(_) => {
+                return Err(cannot_take(
+                    index,
+                    error::describe(value),
+                    "SQLite has no arrays; pass JSON and read it with json_each",
+                ));
+            }
             Value::Decimal(text)
             | Value::Text(text)
             | Value::Uuid(text)

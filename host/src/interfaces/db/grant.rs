@@ -1,0 +1,118 @@
+//! What one plugin may do in one database: `[[plugins.NAME.databases]]`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{Error, ErrorKind, error};
+use crate::config::GrantConfig;
+use crate::job::Name;
+
+/// What a plugin may do in a database. Connections never pass from one grant to another.
+pub(super) struct Grant {
+    /// The plugin.
+    pub(super) plugin: Name,
+    /// The PostgreSQL login of its own; `None` for the database's.
+    pub(super) url: Option<String>,
+    /// PostgreSQL: the role of its transactions (`SET LOCAL ROLE`).
+    pub(super) role: Option<String>,
+    /// PostgreSQL: the schema that names without one are looked up in.
+    pub(super) schema: Option<String>,
+    /// Statements that write are refused.
+    pub(super) read_only: bool,
+    /// How long one statement may run; `None` for as long as the execution.
+    pub(super) statement_timeout: Option<Duration>,
+    /// Bytes that one value of a parameter or a result may have: the plugin's memory.
+    pub(super) largest_value: u64,
+    /// What one execution may have at a time, and the plugin in all.
+    pub(super) limits: GrantLimits,
+    /// Statements that run at this moment, over all executions.
+    running: AtomicU32,
+}
+
+/// The bounds of a grant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GrantLimits {
+    /// Rows and bytes of one result.
+    pub(super) result: Bounds,
+    /// Transactions that one execution may have open at a time.
+    pub(super) max_open_transactions: u32,
+    /// Cursors that one execution may have open at a time.
+    pub(super) max_open_cursors: u32,
+    /// Statements of all executions of the plugin that may run at a time.
+    pub(super) max_running_statements: Option<u32>,
+}
+
+/// How much one result may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Rows of `query`, and of one `fetch`.
+    pub(super) rows: u64,
+    /// Bytes in the guest. More than the guest's memory would be of no use to it.
+    pub(super) bytes: u64,
+}
+
+/// A statement that counts as running until this is dropped.
+#[derive(Debug)]
+pub(super) struct Running(Arc<Grant>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Grant {
+    /// What the configuration says, for a plugin with this much memory.
+    pub(super) fn new(plugin: Name, config: &GrantConfig, memory: u64) -> Self {
+        let bytes = config.max_bytes.map_or(memory, |bytes| bytes.min(memory));
+        let limits = GrantLimits {
+            result: Bounds { rows: config.max_rows, bytes },
+            max_open_transactions: config.max_open_transactions,
+            max_open_cursors: config.max_open_cursors,
+            max_running_statements: config.max_running_statements,
+        };
+        Self {
+            plugin,
+            url: config.url.clone(),
+            role: config.role.clone(),
+            schema: config.schema.clone(),
+            read_only: config.read_only,
+            statement_timeout: config.statement_timeout,
+            largest_value: memory,
+            limits,
+            running: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts a statement that is about to run.
+    ///
+    /// # Errors
+    /// `limit-exceeded`, where as many run as may.
+    pub(super) fn start_statement(self: &Arc<Self>) -> Result<Running, Error> {
+        let running = self.running.fetch_add(1, Ordering::Relaxed);
+        let counted = Running(Arc::clone(self));
+        match self.limits.max_running_statements {
+            Some(most) if running >= most => {
+                let message = format!(
+                    "plugin `{}` has {running} statements running, and {most} are allowed at a time \
+                     (`max_running_statements`)",
+                    self.plugin
+                );
+                Err(error::new(ErrorKind::LimitExceeded, message))
+            }
+            _ => Ok(counted),
+        }
+    }
+}
+
+impl fmt::Debug for Grant {
+    /// Without the login, which has a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("plugin", &self.plugin)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

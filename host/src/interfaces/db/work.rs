@@ -1,0 +1,69 @@
+//! What is asked of a connection, and what it brings. Nothing here knows an engine.
+
+use super::caller::Caller;
+use super::grant::{Bounds, Grant};
+use super::statement::Statement;
+use super::{BeginOptions, RowSet, Value};
+
+/// A statement to run, checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work<'a> {
+    pub(super) sql: &'a str,
+    /// What the check has found.
+    pub(super) what: Statement,
+    pub(super) task: Task<'a>,
+}
+
+/// With what a statement runs, and what is wanted of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Task<'a> {
+    /// Once, for its rows.
+    Rows(&'a [Value], Bounds),
+    /// Once, for the number of rows that it changed.
+    Changes(&'a [Value]),
+    /// Once for each parameter list, for the number of rows changed in total.
+    Many(&'a [Vec<Value>]),
+}
+
+/// What a statement has brought.
+#[derive(Debug)]
+pub(super) enum Output {
+    Rows(RowSet),
+    Changed(u64),
+}
+
+/// A transaction to begin.
+#[derive(Clone, Copy)]
+pub(super) struct Begin<'a> {
+    pub(super) purpose: Purpose<'a>,
+    pub(super) grant: &'a Grant,
+    pub(super) caller: &'a Caller,
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// One statement.
+    Statement(&'a str, Statement),
+    /// Whatever the guest will do.
+    Guest(&'a BeginOptions),
+}
+
+impl Begin<'_> {
+    /// True where statements that write are refused in it.
+    pub(super) fn read_only(&self) -> bool {
+        match self.purpose {
+            Purpose::Statement(..) => self.grant.read_only,
+            Purpose::Guest(options) => options.read_only || self.grant.read_only,
+        }
+    }
+}
+
+/// What has become of the session of a connection whose transaction has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing of it is left: settings, temporary tables and locks are as on a new connection.
+    Nothing,
+    /// Something may be left, and the connection must be closed.
+    Something,
+}
