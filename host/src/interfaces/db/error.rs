@@ -1,6 +1,6 @@
 //! What a guest is told when something goes wrong, the same on both engines.
 
-use sqlx::error::DatabaseError;
+use rusqlite::ffi as codes;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition, PgSeverity};
 
 use super::{Error, ErrorKind, Value, civil};
@@ -107,7 +107,7 @@ impl From<sqlx::Error> for Failure {
             Some(error) => {
                 Self { broken: !matches!(error.severity(), PgSeverity::Error), ..postgres(error).into() }
             }
-            None => sqlite_error(database.as_ref()).into(),
+            None => new(ErrorKind::Other, database.message()).into(),
         }
     }
 }
@@ -159,18 +159,24 @@ pub(super) fn is_stale_statement(error: &sqlx::Error) -> bool {
     )
 }
 
-fn sqlite_error(error: &dyn DatabaseError) -> Error {
-    let code = error.code().and_then(|code| code.parse().ok()).unwrap_or(libsqlite3_sys::SQLITE_ERROR);
-    sqlite(code, error.message())
+/// An error of a call of SQLite.
+pub(super) fn of_sqlite(error: &rusqlite::Error) -> Error {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, message) => {
+            let message = message.clone().unwrap_or_else(|| failure.to_string());
+            sqlite(failure.extended_code, &message)
+        }
+        other => new(ErrorKind::Other, other.to_string()),
+    }
 }
 
 /// An error of SQLite by its extended result code.
-pub(super) fn sqlite(code: i32, message: &str) -> Error {
+fn sqlite(code: i32, message: &str) -> Error {
     let constraint = message.split_once("constraint failed: ").map(|(_, name)| name.to_owned());
-    let too_big = code & 0xff == libsqlite3_sys::SQLITE_TOOBIG;
+    let too_big = code & 0xff == codes::SQLITE_TOOBIG;
     Error {
         code: Some(code.to_string()),
-        constraint: constraint.filter(|_| code & 0xff == libsqlite3_sys::SQLITE_CONSTRAINT),
+        constraint: constraint.filter(|_| code & 0xff == codes::SQLITE_CONSTRAINT),
         hint: too_big
             .then(|| "no value and no row may be larger than `limits.memory` of the plugin".to_owned()),
         ..new(sqlite_kind(code), message)
@@ -179,7 +185,6 @@ pub(super) fn sqlite(code: i32, message: &str) -> Error {
 
 /// <https://sqlite.org/rescode.html>
 fn sqlite_kind(code: i32) -> ErrorKind {
-    use libsqlite3_sys as codes;
     match code {
         codes::SQLITE_CONSTRAINT_UNIQUE
         | codes::SQLITE_CONSTRAINT_PRIMARYKEY
@@ -214,7 +219,7 @@ pub(super) fn is_sqlite_busy(error: &Error) -> bool {
         .code
         .as_deref()
         .and_then(|code| code.parse::<i32>().ok())
-        .is_some_and(|code| code & 0xff == libsqlite3_sys::SQLITE_BUSY)
+        .is_some_and(|code| code & 0xff == codes::SQLITE_BUSY)
 }
 
 /// The value in words, for an error. Texts may be secrets and are not shown.

@@ -42,6 +42,8 @@ pub struct Database {
     engine: Engine,
     max_connections: usize,
     acquire_timeout: Duration,
+    /// SQLite: bytes that the file may grow to.
+    max_size: Option<u64>,
     /// One permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     pool: Mutex<Pool>,
@@ -124,6 +126,7 @@ impl Database {
             engine,
             max_connections,
             acquire_timeout: config.acquire_timeout,
+            max_size: config.max_size,
             permits: Arc::new(Semaphore::new(max_connections)),
             pool: Mutex::default(),
             unreachable: AtomicBool::new(false),
@@ -308,7 +311,8 @@ impl Database {
                     postgres::connect(&control, grant).await.map(Connection::Postgres)
                 }
                 (DatabaseUrl::Sqlite(path), Engine::Sqlite(writers)) => {
-                    let opened = sqlite::connect(path, writers, self.acquire_timeout, grant).await;
+                    let opened =
+                        sqlite::connect(path, writers, self.acquire_timeout, self.max_size, grant).await;
                     opened.map(Connection::Sqlite)
                 }
                 _ => unreachable!("the engine is chosen by the URL when the database is made"),

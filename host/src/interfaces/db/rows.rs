@@ -56,6 +56,61 @@ pub(super) async fn gather<R>(
     Ok(rows)
 }
 
+/// Rows read one by one, as many as the plugin may have.
+pub(super) struct Gathered {
+    rows: Vec<Vec<Value>>,
+    bytes: u64,
+    bounds: Bounds,
+}
+
+impl Gathered {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { rows: Vec::new(), bytes: 0, bounds }
+    }
+
+    /// # Errors
+    /// `limit-exceeded`, where the rows are more than the plugin may have.
+    pub(super) fn push(&mut self, row: Vec<Value>) -> Result<(), Error> {
+        self.bytes = self.bytes.saturating_add(row_size(&row));
+        if self.bytes > self.bounds.bytes {
+            return Err(too_large(self.bounds.bytes, self.rows.len()));
+        }
+        if self.rows.len() as u64 >= self.bounds.rows {
+            return Err(too_many(self.bounds.rows));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Takes the row, or gives it back where it does not fit.
+    ///
+    /// # Errors
+    /// `limit-exceeded`, where not even this row alone fits.
+    pub(super) fn push_or_return(&mut self, row: Vec<Value>) -> Result<Option<Vec<Value>>, Error> {
+        if !self.rows.is_empty() && self.bytes.saturating_add(row_size(&row)) > self.bounds.bytes {
+            return Ok(Some(row));
+        }
+        self.push(row).map(|()| None)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes in the guest so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn into_rows(self) -> Vec<Vec<Value>> {
+        self.rows
+    }
+}
+
+fn row_size(row: &[Value]) -> u64 {
+    ROW + row.iter().map(size).sum::<u64>()
+}
+
 /// Bytes of a value in the guest.
 fn size(value: &Value) -> u64 {
     let beside = match value {
