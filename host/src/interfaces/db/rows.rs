@@ -44,7 +44,7 @@ pub(super) async fn gather<R>(
     let mut bytes: u64 = 0;
     while let Some(row) = stream.try_next().await.map_err(Cut::Database)? {
         let row = decode(&row).map_err(Cut::Refused)?;
-        bytes = bytes.saturating_add(ROW + row.iter().map(size).sum::<u64>());
+        bytes = bytes.saturating_add(row_size(&row));
         if bytes > limit.bytes {
             return Err(Cut::Refused(too_large(limit.bytes, rows.len())));
         }
@@ -54,6 +54,11 @@ pub(super) async fn gather<R>(
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Bytes of a row in the guest.
+pub(super) fn row_size(row: &[Value]) -> u64 {
+    ROW + row.iter().map(size).sum::<u64>()
 }
 
 /// Bytes of a value in the guest.
