@@ -91,6 +91,14 @@ pub(super) struct Failure {
     pub(super) cut_short: bool,
 }
 
+impl Failure {
+    /// True where PostgreSQL does not take a statement for what it says or does not support it.
+    pub(super) fn is_refusal(&self) -> bool {
+        let class = self.error.code.as_deref().and_then(|code| code.get(..2));
+        !self.broken && matches!(class, Some("42" | "0A" | "22"))
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { error, broken: false, stale: false, cut_short: false }
@@ -148,15 +156,35 @@ fn postgres_kind(code: &str) -> ErrorKind {
     }
 }
 
-/// True for the answer to a prepared statement whose tables have changed since.
-pub(super) fn is_stale_statement(error: &sqlx::Error) -> bool {
-    // The code is that of every missing feature, and the message may be in another language;
-    // the function of the server's source that reports it is stable.
-    error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()).is_some_and(
-        |error| {
-            error.code() == "0A000" && error.routine().is_some_and(|name| name == "RevalidateCachedQuery")
-        },
-    )
+/// True for the answer to a prepared statement that does not mean any more what it did: its
+/// tables or types have changed since, or the place that its names are looked up in. `kept` says
+/// that it was prepared before this call.
+pub(super) fn is_stale_statement(error: &sqlx::Error, kept: bool) -> bool {
+    let Some(error) = of_postgres(error) else { return false };
+    match error.code() {
+        // The code is that of every missing feature, and the message may be in another language;
+        // the function of the server's source that reports it is stable.
+        "0A000" => error.routine() == Some("RevalidateCachedQuery"),
+        // Its name was taken before by a statement of the plugin's own.
+        "42P05" => true,
+        // It is gone; or types do not fit that did when it was prepared.
+        "26000" | "42804" | "42846" | "42883" | "42P18" => kept,
+        _ => false,
+    }
+}
+
+/// True where a statement's name does not stand for what the host has prepared under it.
+pub(super) fn is_lost_statement(error: &sqlx::Error) -> bool {
+    of_postgres(error).is_some_and(|error| matches!(error.code(), "26000" | "42P05"))
+}
+
+/// True where the server does not know a setting, or not the value.
+pub(super) fn is_unknown_setting(error: &sqlx::Error) -> bool {
+    of_postgres(error).is_some_and(|error| matches!(error.code(), "42704" | "22023"))
+}
+
+fn of_postgres(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()
 }
 
 /// An error of a call of SQLite.

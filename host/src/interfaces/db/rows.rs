@@ -40,20 +40,12 @@ pub(super) async fn gather<R>(
     limit: Bounds,
     mut decode: impl FnMut(&R) -> Result<Vec<Value>, Error>,
 ) -> Result<Vec<Vec<Value>>, Cut> {
-    let mut rows = Vec::new();
-    let mut bytes: u64 = 0;
+    let mut rows = Gathered::new(limit);
     while let Some(row) = stream.try_next().await.map_err(Cut::Database)? {
         let row = decode(&row).map_err(Cut::Refused)?;
-        bytes = bytes.saturating_add(ROW + row.iter().map(size).sum::<u64>());
-        if bytes > limit.bytes {
-            return Err(Cut::Refused(too_large(limit.bytes, rows.len())));
-        }
-        if rows.len() as u64 >= limit.rows {
-            return Err(Cut::Refused(too_many(limit.rows)));
-        }
-        rows.push(row);
+        rows.push(row).map_err(Cut::Refused)?;
     }
-    Ok(rows)
+    Ok(rows.into_rows())
 }
 
 /// Rows read one by one, as many as the plugin may have.
@@ -107,7 +99,8 @@ impl Gathered {
     }
 }
 
-fn row_size(row: &[Value]) -> u64 {
+/// Bytes of a row in the guest.
+pub(super) fn row_size(row: &[Value]) -> u64 {
     ROW + row.iter().map(size).sum::<u64>()
 }
 
