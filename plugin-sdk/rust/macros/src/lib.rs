@@ -25,7 +25,7 @@ mod transaction;
 /// `#[handler(transaction)]` begins a transaction before the function and passes it, between the
 /// context and the arguments:
 ///
-/// ```ignore
+/// ```text
 /// #[handler(transaction)]
 /// fn close_month(ctx: &Context, tx: &Transaction, args: Args) -> Result<Report, Failure> {
 /// ```
@@ -41,7 +41,7 @@ mod transaction;
 ///
 /// Options, all of which may be left out:
 ///
-/// ```ignore
+/// ```text
 /// #[handler(transaction(database = "billing", isolation = "serializable", read_only))]
 /// ```
 ///
