@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// One figure.
 #[derive(Debug, Serialize)]
@@ -11,12 +11,14 @@ pub struct Figure {
     /// What it is of; the engine is at its end.
     pub name: String,
     /// In units of `unit`.
+    #[serde(serialize_with = "rounded")]
     pub value: f64,
     /// Such as `us`.
     pub unit: &'static str,
     /// What it is compared with, in the same process and the same run.
     pub against: Option<&'static str>,
     /// How many times the other's.
+    #[serde(serialize_with = "rounded_option")]
     pub ratio: Option<f64>,
     /// What the ratio should be at most.
     #[serde(skip)]
@@ -93,6 +95,18 @@ impl Report {
     }
 }
 
+/// To three decimals: more would only pretend.
+fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((value * 1e3).round() / 1e3)
+}
+
+fn rounded_option<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => rounded(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 fn line(figure: &Figure) -> String {
     let ratio = figure.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
     let between = figure.between.map(|(low, high)| format!("{low:.2} to {high:.2}")).unwrap_or_default();
@@ -119,10 +133,10 @@ mod tests {
     fn report() -> Report {
         let compared = Figure {
             name: "query_one_sqlite".to_owned(),
-            value: 41.2,
+            value: 41.200_04,
             unit: "us",
             against: Some("native sqlx"),
-            ratio: Some(1.05),
+            ratio: Some(1.050_04),
             goal: Some(1.2),
             between: Some((1.0, 1.25)),
         };
