@@ -11,10 +11,10 @@ use crate::toolchain::GUEST_TARGET;
 /// What is built for the host: every package that is not only a guest. Builds, tests and the
 /// demo all name the same packages, because cargo unites the features of dependencies over
 /// those, and a smaller selection would compile wasmtime and sqlx a second time.
-pub const HOST_PACKAGES: &[&str] = &["--workspace", "--exclude", "probe"];
+pub const HOST_PACKAGES: &[&str] = &["--workspace", "--exclude", "probe", "--exclude", "hostile"];
 
 /// The components that tests and demo run.
-const GUESTS: &[&str] = &["maintenance", "probe"];
+const GUESTS: &[&str] = &["hostile", "maintenance", "probe"];
 
 /// Where the build left what runs.
 pub struct Built {
