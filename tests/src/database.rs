@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use innkeeper::database_url::DatabaseUrl;
@@ -26,6 +27,8 @@ pub struct TestDatabase {
     url: DatabaseUrl,
     /// The folder of the SQLite file.
     folder: Option<TempDir>,
+    /// PostgreSQL: the roles of [`TestDatabase::login`].
+    roles: Mutex<Vec<String>>,
 }
 
 impl TestDatabase {
@@ -51,7 +54,7 @@ impl TestDatabase {
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().expect("make a temporary folder");
                 let url = DatabaseUrl::Sqlite(folder.path().join("test.db"));
-                Self { url, folder: Some(folder) }
+                Self { url, folder: Some(folder), roles: Mutex::default() }
             }
             Engine::Postgres => create_postgres("template template0").await,
         }
@@ -81,6 +84,25 @@ impl TestDatabase {
         }
     }
 
+    /// PostgreSQL: makes a login that is no superuser, with a schema of its own to work in, and
+    /// returns its URL. SQLite has no logins.
+    pub async fn login(&self, name: &str) -> Option<String> {
+        let DatabaseUrl::Postgres(url) = &self.url else { return None };
+        // Roles are the server's, not the database's.
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let role = format!("innkeeper_test_{name}_{}", &unique[..8]);
+        let options = PgConnectOptions::from_str(url).expect("our own URL");
+        let mut connection = options.connect().await.expect("connect to the test's database");
+        let make =
+            format!("create role {role} login password '{role}'; create schema {role} authorization {role}");
+        run(&mut connection, make).await;
+        let _ = connection.close().await;
+        self.roles.lock().expect("no holder panics").push(role.clone());
+        let start = url.find("://").map_or(0, |at| at + 3);
+        let host = url[start..].find('@').map_or(start, |at| start + at + 1);
+        Some(format!("{}{role}:{role}@{}", &url[..start], &url[host..]))
+    }
+
     /// A store on it, with this many connections for the phases.
     pub async fn store(&self, max_connections: u32) -> Store {
         let options = StoreOptions { max_connections, create: true, ..StoreOptions::default() };
@@ -97,10 +119,11 @@ impl Drop for TestDatabase {
             }
         } else if let DatabaseUrl::Postgres(url) = &self.url {
             let url = url.clone();
+            let roles = std::mem::take(&mut *self.roles.lock().expect("no holder panics"));
             // A thread of its own, since a runtime cannot be entered from within another.
             let dropped = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("start a runtime").block_on(drop_postgres(&url));
+                runtime.expect("start a runtime").block_on(drop_postgres(&url, &roles));
             });
             dropped.join().expect("drop the test's database");
         }
@@ -150,13 +173,16 @@ async fn create_postgres(template: &str) -> TestDatabase {
     let mut connection = connect_to_server().await;
     run(&mut connection, format!("create database {name} {template}")).await;
     let _ = connection.close().await;
-    TestDatabase { url: DatabaseUrl::Postgres(server_with(&name)), folder: None }
+    TestDatabase { url: DatabaseUrl::Postgres(server_with(&name)), folder: None, roles: Mutex::default() }
 }
 
-async fn drop_postgres(url: &str) {
+async fn drop_postgres(url: &str, roles: &[String]) {
     let name = PgConnectOptions::from_str(url).expect("our own URL").get_database().expect("ours").to_owned();
     let mut connection = connect_to_server().await;
     run(&mut connection, format!("drop database if exists {name} with (force)")).await;
+    for role in roles {
+        run(&mut connection, format!("drop role if exists {role}")).await;
+    }
     let _ = connection.close().await;
 }
 
