@@ -241,6 +241,18 @@ fn sqlite_kind(code: i32) -> ErrorKind {
     }
 }
 
+/// True where a statement would have written in a transaction that only reads.
+pub(super) fn is_read_only(error: &Error) -> bool {
+    match error.code.as_deref() {
+        Some("25006") => true,
+        // Codes of PostgreSQL have five characters, and those of SQLite for this have four at most.
+        Some(code) if code.len() < 5 => {
+            code.parse::<i32>().is_ok_and(|code| code & 0xff == libsqlite3_sys::SQLITE_READONLY)
+        }
+        _ => false,
+    }
+}
+
 /// True where another connection holds a lock of SQLite, so that waiting may help.
 pub(super) fn is_sqlite_busy(error: &Error) -> bool {
     error

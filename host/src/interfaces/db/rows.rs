@@ -33,8 +33,7 @@ impl From<Cut> for Failure {
     }
 }
 
-/// Reads rows by `decode` until there are no more, or until they take more than `limit` bytes
-/// in the guest.
+/// Reads rows by `decode` until there are no more, or until they are more than `limit` allows.
 pub(super) async fn gather<R>(
     mut stream: BoxStream<'_, Result<R, sqlx::Error>>,
     limit: Bounds,
@@ -65,7 +64,7 @@ impl Gathered {
     pub(super) fn push(&mut self, row: Vec<Value>) -> Result<(), Error> {
         self.bytes = self.bytes.saturating_add(row_size(&row));
         if self.bytes > self.bounds.bytes {
-            return Err(too_large(self.bounds.bytes, self.rows.len()));
+            return Err(too_large(self.bounds, self.rows.len()));
         }
         if self.rows.len() as u64 >= self.bounds.rows {
             return Err(too_many(self.bounds.rows));
@@ -137,12 +136,12 @@ fn too_many(limit: u64) -> Error {
     Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
 }
 
-fn too_large(limit: u64, rows: usize) -> Error {
-    let message = format!(
-        "the result has more than {limit} bytes, which is all the memory that the plugin may use; {rows} rows \
-         of it fit"
+fn too_large(limit: Bounds, rows: usize) -> Error {
+    let Bounds { bytes, bytes_key, .. } = limit;
+    let message = format!("the result has more than {bytes} bytes (`{bytes_key}`); {rows} rows of it fit");
+    let hint = format!(
+        "read less with LIMIT or fewer columns, in pages by key (WHERE id > $1 ORDER BY id LIMIT 1000), or by a \
+         cursor, or have the operator raise `{bytes_key}` of the plugin"
     );
-    let hint = "read less with LIMIT or fewer columns, read in pages by key (WHERE id > $1 ORDER BY id LIMIT \
-                1000), or raise `limits.memory` of the plugin";
-    Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
+    Error { hint: Some(hint), ..error::new(ErrorKind::LimitExceeded, message) }
 }

@@ -167,6 +167,8 @@ impl Transaction {
         self.require_sound()?;
         let result = match self.work(sql, task) {
             Ok(work) => self.supervised(async |connection| connection.run(&work).await).await,
+            // A limit has kept it from running at all, and the transaction is as it was.
+            Err(error) if error.kind == ErrorKind::LimitExceeded => return Err(error.into()),
             Err(error) => Err(error.into()),
         };
         self.note(result)
@@ -183,6 +185,7 @@ impl Transaction {
         let bounds = self.grant.limits.result;
         let opened = match self.work(sql, Task::Rows(params, bounds)) {
             Ok(work) => self.supervised(async |connection| connection.open_cursor(number, &work).await).await,
+            Err(error) if error.kind == ErrorKind::LimitExceeded => return Err(error.into()),
             Err(error) => Err(error.into()),
         };
         if opened.is_ok() {
@@ -278,6 +281,7 @@ impl Transaction {
 
     /// A statement that failed has failed its transaction.
     fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let result = result.map_err(|failure| self.grant.explain(failure));
         if let Err(failure) = &result {
             self.failed.get_or_insert_with(|| {
                 let mut first = failure.error.message.clone();
