@@ -70,7 +70,8 @@ pub(super) async fn run_once(
 ) -> Result<Output, Failure> {
     let what = statement::check(sql, database.dialect())?;
     if database.dialect() == Dialect::Sqlite {
-        return once::run(database, grant, caller, &Work { sql, what, task }).await;
+        let ran = once::run(database, grant, caller, &Work { sql, what, task }).await;
+        return ran.map_err(|failure| grant.explain(failure));
     }
     let purpose = Purpose::Statement(sql, what);
     let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
@@ -445,8 +446,9 @@ fn after_stop<T>(result: &Result<T, Failure>) -> Condition {
 }
 
 fn has_failed(first: &str) -> Error {
-    let message =
-        format!("the transaction has failed and can only be rolled back; its first error was: {first}");
+    let message = format!(
+        "the transaction has failed and can only be rolled back, whole or to a savepoint; its first error was: {first}"
+    );
     error::new(ErrorKind::Statement, message)
 }
 
