@@ -6,6 +6,7 @@ mod database;
 mod ending;
 mod network;
 mod pool;
+mod sqlite;
 mod statements;
 mod transactions;
 mod values;

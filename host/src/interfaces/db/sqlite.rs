@@ -165,8 +165,7 @@ impl Connection {
     /// Begins a transaction; that of a statement that only reads takes no lock.
     pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
         self.start(begin.caller);
-        let reads =
-            begin.read_only() || matches!(begin.purpose, Purpose::Statement(_, what) if what.only_reads);
+        let reads = begin.read_only() || matches!(begin.purpose, Purpose::Statement(what) if what.only_reads);
         if reads {
             return self.ask(Worker::begin_to_read).await;
         }

@@ -72,7 +72,7 @@ pub(super) async fn run_once(
     if database.dialect() == Dialect::Sqlite {
         return once::run(database, grant, caller, &Work { sql, what, task }).await;
     }
-    let purpose = Purpose::Statement(sql, what);
+    let purpose = Purpose::Statement(what);
     let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
     match transaction.run(sql, task).await {
         Ok(output) => {
