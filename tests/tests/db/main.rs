@@ -7,6 +7,7 @@ mod ending;
 mod grants;
 mod network;
 mod pool;
+mod sqlite;
 mod statements;
 mod transactions;
 mod values;

@@ -73,7 +73,7 @@ pub(super) async fn run_once(
         let ran = once::run(database, grant, caller, &Work { sql, what, task }).await;
         return ran.map_err(|failure| grant.explain(failure));
     }
-    let purpose = Purpose::Statement(sql, what);
+    let purpose = Purpose::Statement(what);
     let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
     match transaction.run(sql, task).await {
         Ok(output) => {

@@ -342,7 +342,10 @@ fn makes_temporary(action: AuthAction<'_>, database: Option<&str>) -> bool {
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempView { .. }
         | AuthAction::CreateTempTrigger { .. } => true,
-        AuthAction::CreateVtable { .. } => database == Some("temp"),
+        AuthAction::CreateTable { .. }
+        | AuthAction::CreateView { .. }
+        | AuthAction::CreateTrigger { .. }
+        | AuthAction::CreateVtable { .. } => database == Some("temp"),
         _ => false,
     }
 }

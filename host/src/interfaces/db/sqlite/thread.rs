@@ -182,7 +182,7 @@ impl Worker {
         let read_only = self.read_only;
         let output = self.plainly(job, |worker| {
             worker.with_statement(&job.sql, |connection, statement| {
-                if read_only && !statement.readonly() {
+                if read_only && !cursor::reads(statement) {
                     return Err(refused_to_write().into());
                 }
                 carry_out(connection, &worker.watch, statement, job)
@@ -196,7 +196,7 @@ impl Worker {
     pub(super) fn read_once(&mut self, job: &Job) -> Result<Option<Output>, Error> {
         let read = self.plainly(job, |worker| {
             worker.with_statement(&job.sql, |connection, statement| {
-                if !statement.readonly() {
+                if !cursor::reads(statement) {
                     return Ok(None);
                 }
                 carry_out(connection, &worker.watch, statement, job).map(Some)
@@ -395,6 +395,10 @@ impl Worker {
                 let message = "the cursor has ended: the tables that it reads were rolled back";
                 Error { code: error.code, ..error::new(ErrorKind::Closed, message) }
             }
+            _ if error.message.starts_with("unsafe use of ") => {
+                let message = format!("{}: it may not be used in a view or a trigger", error.message);
+                Error { code: error.code, ..error::new(ErrorKind::Denied, message) }
+            }
             _ if error.message.starts_with("table ") && error.message.ends_with(" may not be modified") => {
                 let message = format!("{}: SQLite keeps it by itself", error.message);
                 Error { code: error.code, ..error::new(ErrorKind::Denied, message) }
@@ -411,7 +415,7 @@ fn carry_out(
     statement: &mut Statement<'_>,
     job: &Job,
 ) -> Result<Output, Fault> {
-    let counts = job.counts && !statement.readonly();
+    let counts = job.counts && !cursor::reads(statement);
     // Of a statement that changes no rows, SQLite tells the number of the last one that did. It
     // counts in 32 bits.
     let changed = || if counts { connection.changes() & u64::from(u32::MAX) } else { 0 };
