@@ -250,6 +250,11 @@ impl Connection {
         self.watch.committing.load(Ordering::SeqCst)
     }
 
+    /// True where SQLite has ended the transaction by itself.
+    pub(super) fn has_rolled_back(&self) -> bool {
+        self.watch.rolled_back.load(Ordering::SeqCst)
+    }
+
     /// True where nothing of its session is left: settings cannot be changed by a plugin, and
     /// opening the file again is cheaper than asking which temporary tables there are.
     pub(super) fn left(&self) -> Left {

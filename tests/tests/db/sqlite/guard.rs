@@ -177,10 +177,10 @@ async fn a_grant_that_only_reads_cannot_write_by_any_way() {
         "CREATE TABLE u (x)",
         "CREATE TEMP TABLE u (x)",
     ] {
-        let error = assert_kind(session.execute(statement.into(), vec![]).await, ErrorKind::Statement);
+        let error = assert_kind(session.execute(statement.into(), vec![]).await, ErrorKind::Denied);
         assert!(error.message.contains("read-only"), "{statement}: {}", error.message);
         let id = session.begin(options()).await.unwrap();
-        assert_kind(session.execute_in(id, statement.into(), vec![]).await, ErrorKind::Statement);
+        assert_kind(session.execute_in(id, statement.into(), vec![]).await, ErrorKind::Denied);
         session.rollback(id).await.unwrap();
     }
     session.query("SELECT * FROM t".into(), vec![]).await.unwrap();
