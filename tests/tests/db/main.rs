@@ -6,6 +6,7 @@ mod database;
 mod ending;
 mod network;
 mod pool;
+mod postgres;
 mod statements;
 mod transactions;
 mod values;
