@@ -3,8 +3,8 @@
 pub mod clock;
 pub mod database;
 pub mod host;
-pub mod plugins;
 pub mod login;
+pub mod plugins;
 pub mod raw;
 
 /// Makes each of these tests one for SQLite and one for PostgreSQL.
