@@ -4,7 +4,9 @@
 mod databases;
 mod document;
 mod error;
+mod grants;
 mod jobs;
+mod login;
 mod plugins;
 mod references;
 mod same_file;
@@ -64,12 +66,26 @@ pub enum JobKey {
     Args,
 }
 
+/// A key of a grant (`[[plugins.NAME.databases]]`) that can turn out wrong once a database has
+/// been asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GrantKey {
+    /// The login.
+    Url,
+    /// The role of the transactions.
+    Role,
+    /// Where names without a schema are looked up.
+    Schema,
+}
+
 /// Where things stand in the file, for what is checked later.
 #[derive(Debug)]
 struct Places {
     store: Location,
     databases: BTreeMap<Name, Location>,
     plugins: BTreeMap<Name, Location>,
+    /// By plugin and database.
+    grants: BTreeMap<(Name, Name), GrantPlaces>,
     jobs: BTreeMap<Name, JobPlaces>,
 }
 
@@ -78,6 +94,12 @@ struct JobPlaces {
     header: Location,
     keys: BTreeMap<JobKey, Location>,
     args: ArgPlaces,
+}
+
+#[derive(Debug)]
+struct GrantPlaces {
+    header: Location,
+    keys: BTreeMap<GrantKey, Location>,
 }
 
 impl JobPlaces {
@@ -152,11 +174,13 @@ impl Config {
             store: doc.location(store_table.as_ref().map_or(0, |table| table.at)),
             databases: databases.iter().map(|(name, table)| (name.clone(), doc.location(table.at))).collect(),
             plugins: BTreeMap::new(),
+            grants: BTreeMap::new(),
             jobs: BTreeMap::new(),
         };
         let store = databases::store(store_table, &host.data_dir);
         let databases = databases::databases(databases, &host.data_dir, &store);
-        let plugins = plugins::plugins(plugins, base, &names, &mut places);
+        let granted = grants::Surroundings { names: &names, databases: &databases, store: &store };
+        let plugins = plugins::plugins(plugins, base, &granted, &mut places);
         let jobs = jobs::jobs(jobs, &plugins, &names, &mut places);
         Self { path: path.to_owned(), host, store, databases, plugins, jobs, places }
     }
@@ -180,6 +204,14 @@ impl Config {
     #[must_use]
     pub fn location_of_plugin(&self, plugin: &Name) -> Location {
         self.places.plugins.get(plugin).cloned().unwrap_or_else(|| Location::whole(&self.path))
+    }
+
+    /// Where a key of a plugin's grant stands; the grant's header if the key is left out.
+    #[must_use]
+    pub fn location_of_grant(&self, plugin: &Name, database: &Name, key: GrantKey) -> Location {
+        let grant = self.places.grants.get(&(plugin.clone(), database.clone()));
+        let place = grant.map(|grant| grant.keys.get(&key).unwrap_or(&grant.header));
+        place.cloned().unwrap_or_else(|| Location::whole(&self.path))
     }
 
     /// Where a database stands.
@@ -322,6 +354,9 @@ pub struct GrantConfig {
 }
 
 impl Default for GrantConfig {
+    /// A whole table of 100,000 rows is rarely meant to be in a handler's memory at once, and a
+    /// cursor has no such bound. Eight transactions are more than handlers nest, and half of the
+    /// connections that a database has by default: one execution cannot take them all.
     fn default() -> Self {
         Self {
             url: None,

@@ -11,10 +11,14 @@ use crate::toolchain::GUEST_TARGET;
 /// What is built for the host: every package that is not only a guest. Builds, tests and the
 /// demo all name the same packages, because cargo unites the features of dependencies over
 /// those, and a smaller selection would compile wasmtime and sqlx a second time.
-pub const HOST_PACKAGES: &[&str] = &["--workspace", "--exclude", "probe", "--exclude", "hostile"];
+pub const HOST_PACKAGES: &[&str] =
+    &["--workspace", "--exclude", "probe", "--exclude", "hostile", "--exclude", "bench"];
 
-/// The components that tests and demo run.
-const GUESTS: &[&str] = &["hostile", "maintenance", "probe"];
+/// The components that tests, demo and benchmarks run.
+const GUESTS: &[&str] = &["bench", "hostile", "maintenance", "probe"];
+
+/// The program of the benchmarks.
+const BENCH: &str = "innkeeper-bench";
 
 /// Where the build left what runs.
 pub struct Built {
@@ -24,6 +28,23 @@ pub struct Built {
     pub demo: PathBuf,
     /// The folder with the guests' `.wasm` files.
     pub guests: PathBuf,
+}
+
+/// Where the build left the program of the benchmarks.
+pub struct BenchProgram {
+    /// The program, `innkeeper-bench`.
+    pub program: PathBuf,
+    /// The folder with the guests' `.wasm` files.
+    pub guests: PathBuf,
+}
+
+/// How the program of the benchmarks is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As operators run the host.
+    Release,
+    /// As tests are: what is built is used again.
+    Dev,
 }
 
 /// A call of the cargo that called this program, in the workspace.
@@ -64,6 +85,28 @@ pub fn build_programs() -> Result<()> {
     // Without this program itself, which is running.
     build.arg("build").args(HOST_PACKAGES).args(["--exclude", "xtask", "--bins"]);
     process::run_to_success(&mut build).context("the host could not be built")
+}
+
+/// Builds the program of the benchmarks.
+pub fn build_bench(profile: Profile) -> Result<()> {
+    let mut build = command();
+    build.arg("build").args(HOST_PACKAGES).args(["--exclude", "xtask", "--bin", BENCH]);
+    build.args((profile == Profile::Release).then_some("--release"));
+    process::run_to_success(&mut build).context("the benchmarks could not be built")
+}
+
+impl BenchProgram {
+    /// Finds what was built.
+    pub fn find(profile: Profile) -> Result<Self> {
+        let target = target_folder()?;
+        let folder = match profile {
+            Profile::Release => "release",
+            Profile::Dev => "debug",
+        };
+        let program = target.join(folder).join(BENCH);
+        ensure!(program.is_file(), "cargo has built it, but there is no {}", program.display());
+        Ok(Self { program, guests: target.join(GUEST_TARGET).join("plugin") })
+    }
 }
 
 impl Built {

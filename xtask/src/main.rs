@@ -2,10 +2,12 @@
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
-//! commands of the README, [`lint`] is what CI does besides; [`toolchain`], [`postgres`] and
-//! [`django`] provide what they need, and [`process`] runs children and ends them.
+//! commands of the README, [`lint`] is what CI does besides, and [`bench`] measures;
+//! [`toolchain`], [`postgres`] and [`django`] provide what they need, and [`process`] runs
+//! children and ends them.
 
 mod apt;
+mod bench;
 mod cargo;
 mod demo;
 mod django;
@@ -34,6 +36,12 @@ The project's own commands. Usage: cargo xtask COMMAND
         Clean up 100,000 sessions on a schedule, and watch. Until Ctrl-C, or with --once until
         every job has succeeded and the result has been checked. The files are in demo-data/.
         ARGS go to the demo program.
+  bench NAME [--json] [--quick] [--dev] [FILTER…]
+        Measure, with the release profile, and print a table; with --json one JSON document.
+        FILTERs choose figures by a part of their name; --quick measures a few rounds only, and
+        --dev what is compiled for tests: both to see that it works, not for the figures.
+        NAME is `db`: the `db` interface against native sqlx, on both engines. The PostgreSQL
+        that is started writes to the disk as in production.
   lint  Check formatting, lints and documentation, warnings denied.
   ci    lint, then test: what .ci/run does.
   help  This text.
@@ -42,7 +50,8 @@ The project's own commands. Usage: cargo xtask COMMAND
 crash tests and benchmarks want; it is off otherwise, because its data is thrown away.
 
 Environment:
-  INNKEEPER_TEST_POSTGRES_URL  test on this PostgreSQL (a superuser's URL) and start none.
+  INNKEEPER_TEST_POSTGRES_URL  test and bench on this PostgreSQL (a superuser's URL) and start
+                               none.
   INNKEEPER_DEMO_POSTGRES_URL  the same for demo --store postgres.
 ";
 
@@ -59,6 +68,7 @@ fn main() -> ExitCode {
     let result = match command {
         "test" => summary::close(&mut steps, |steps| test::run(steps, &rest)),
         "demo" => demo::run(&mut steps, &rest),
+        "bench" => bench::run(&mut steps, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint::run(&mut steps)),
         "ci" => summary::close(&mut steps, |steps| {
             no_arguments(&rest)?;

@@ -5,6 +5,7 @@
 //! not pass a SIGTERM on to the test programs that it started.
 
 use std::io::Read;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -138,6 +139,31 @@ pub fn run_reading<T: Send + 'static>(
         .recv_timeout(Duration::from_secs(30))
         .context("a process that outlived the command that started it still holds its standard output")?;
     Ok((status?, result))
+}
+
+/// This program's standard output, for one child alone.
+pub struct Output(OwnedFd);
+
+impl Output {
+    /// Takes it. What this program and its other children print to it from now on goes to
+    /// standard error.
+    pub fn take() -> Result<Self> {
+        let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+        #[expect(unsafe_code, reason = "std cannot replace standard output")]
+        // SAFETY: both descriptors are this program's own, and replacing one moves no memory.
+        let replaced = unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) };
+        anyhow::ensure!(
+            replaced == libc::STDOUT_FILENO,
+            "standard output cannot be redirected: {}",
+            std::io::Error::last_os_error()
+        );
+        Ok(Self(output))
+    }
+
+    /// Gives it to a child.
+    pub fn into_stdio(self) -> Stdio {
+        self.0.into()
+    }
 }
 
 /// Starts a child in a process group of its own that gets the signals that this program gets.

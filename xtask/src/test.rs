@@ -14,7 +14,7 @@ use crate::summary::Counts;
 use crate::toolchain;
 
 /// The PostgreSQL that the tests use, by a superuser's URL.
-const POSTGRES_URL: &str = "INNKEEPER_TEST_POSTGRES_URL";
+pub const POSTGRES_URL: &str = "INNKEEPER_TEST_POSTGRES_URL";
 
 /// What to test.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -16,6 +16,9 @@ const STORE_CONNECTIONS: u32 = 4;
 const DATABASE_CONNECTIONS: u32 = 16;
 const MOST_CONNECTIONS: u32 = 10_000;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const SMALLEST_SIZE: u64 = 1 << 20;
+/// Just above what SQLite can address with its pages of 4 KiB (<https://sqlite.org/limits.html>).
+const LARGEST_SIZE: u64 = 16 << 40;
 
 /// `[store]`, which may be left out.
 pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
@@ -57,12 +60,26 @@ pub(super) fn databases(
             ACQUIRE_TIMEOUT,
             Duration::from_millis(1)..=Duration::from_secs(3600),
         );
+        let max_size = max_size(&table, url.as_ref());
         table.finish();
         if let Some(url) = url {
-            databases.insert(name, DatabaseConfig { url, max_connections, acquire_timeout, max_size: None });
+            databases.insert(name, DatabaseConfig { url, max_connections, acquire_timeout, max_size });
         }
     }
     databases
+}
+
+/// How large a SQLite file may grow.
+fn max_size(table: &Table<'_>, url: Option<&DatabaseUrl>) -> Option<u64> {
+    let entry = table.entry("max_size")?;
+    if matches!(url, Some(DatabaseUrl::Postgres(_))) {
+        let message = "`max_size` is for SQLite only, whose file the host writes itself: PostgreSQL bounds no \
+                       database; leave it out, and give a tablespace or a disk of its own to what must not \
+                       fill the server's";
+        table.doc.error(entry.key_at, message);
+        return None;
+    }
+    Some(table.bytes("max_size", 1 << 30, SMALLEST_SIZE..=LARGEST_SIZE))
 }
 
 fn url(table: &Table<'_>, text: &Text<'_>, data_dir: &Path) -> Option<DatabaseUrl> {

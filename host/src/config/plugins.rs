@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::references::Names;
+use super::grants::{self, Surroundings};
 use super::table::Table;
-use super::{GrantConfig, LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, values};
+use super::{LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, values};
 use crate::job::Name;
 
 const MIB: u64 = 1 << 20;
@@ -20,7 +20,7 @@ impl Default for Limits {
 pub(super) fn plugins(
     tables: Vec<(Name, Table<'_>)>,
     base: &Path,
-    names: &Names,
+    around: &Surroundings<'_>,
     places: &mut Places,
 ) -> BTreeMap<Name, PluginConfig> {
     let mut plugins = BTreeMap::new();
@@ -30,9 +30,10 @@ pub(super) fn plugins(
         places.plugins.insert(name.clone(), table.doc.location(at));
         let config = table.entry("config").map(|entry| values::to_dotted(&entry, table.doc));
         let jobs = table.texts("jobs");
-        let jobs = jobs.iter().filter_map(|text| names.job(table.doc, text)).collect();
+        let jobs = jobs.iter().filter_map(|text| around.names.job(table.doc, text)).collect();
         let limits = limits(table.table("limits"));
-        let (databases, default_database) = grants(table.tables("databases"), names);
+        let granted = grants::grants(table.tables("databases"), &name, limits.memory, around, places);
+        let (databases, default_database) = granted;
         table.finish();
         if let Some(component) = component {
             let component = base.join(component.value());
@@ -51,29 +52,4 @@ fn limits(table: Option<Table<'_>>) -> Limits {
     let timeout = table.duration("timeout", defaults.timeout, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT);
     table.finish();
     Limits { memory, timeout }
-}
-
-/// The databases of a plugin and its default one. A single one is the default unless it says
-/// otherwise.
-fn grants(tables: Vec<Table<'_>>, names: &Names) -> (BTreeMap<Name, GrantConfig>, Option<Name>) {
-    let single = tables.len() == 1;
-    let (mut granted, mut default) = (BTreeMap::new(), None);
-    for table in tables {
-        let text = table.required_text("name", "\"app\"");
-        let name = text.as_ref().and_then(|text| names.database(table.doc, text));
-        let is_default = table.boolean("default");
-        if is_default == Some(true) && default.is_some() {
-            table.doc.error(table.at, "a plugin has one default database at most: leave one `default` out");
-        }
-        if let (Some(text), Some(name)) = (text, name) {
-            if is_default.unwrap_or(single) && default.is_none() {
-                default = Some(name.clone());
-            }
-            if granted.insert(name, GrantConfig::default()).is_some() {
-                table.doc.error(text.at, format!("the database `{}` is granted twice", text.written));
-            }
-        }
-        table.finish();
-    }
-    (granted, default)
 }

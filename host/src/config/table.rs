@@ -63,7 +63,10 @@ impl<'a> Table<'a> {
 
     /// The key and its value, whatever it is.
     pub(super) fn entry(&self, key: &'static str) -> Option<Entry<'a>> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
         let (key, value) = self.entries.get_key_value(key)?;
         Some(Entry::new(self.doc, &self.path, key, value))
     }
@@ -149,7 +152,7 @@ impl<'a> Table<'a> {
             value => integer(value).and_then(|value| u64::try_from(value).ok()),
         };
         value.filter(|value| range.contains(value)).unwrap_or_else(|| {
-            let [least, most, such] = [*range.start(), *range.end(), default].map(in_mebibytes);
+            let [least, most, such] = [*range.start(), *range.end(), default].map(in_binary_units);
             entry.wrong(format!("a size from {least} to {most}, such as \"{such}\""));
             default
         })
@@ -327,7 +330,9 @@ pub(super) fn listed(words: impl Iterator<Item = impl Display>) -> String {
     }
 }
 
-fn in_mebibytes(bytes: u64) -> String {
-    let mebibytes = bytes >> 20;
-    if mebibytes >= 1024 { format!("{} GiB", mebibytes >> 10) } else { format!("{mebibytes} MiB") }
+/// A round number of bytes, as the file would have it.
+pub(super) fn in_binary_units(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.iter().find(|(shift, _)| bytes >= 1 << shift && bytes % (1 << shift) == 0);
+    unit.map_or_else(|| format!("{bytes} B"), |(shift, unit)| format!("{} {unit}", bytes >> shift))
 }

@@ -89,6 +89,13 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
     assert!(plugin.config.is_empty() && plugin.jobs.is_empty());
     assert_eq!(plugin.limits, Limits { memory: 64 << 20, timeout: Duration::from_secs(300) });
     assert_eq!(plugin.default_database, Some(name("app")), "the only one is the default");
+    assert_eq!(database.max_size, None, "as large as the disk allows");
+    let grant = &plugin.databases[&name("app")];
+    assert_eq!((&grant.url, &grant.role, &grant.schema), (&None, &None, &None));
+    assert_eq!((grant.read_only, grant.statement_timeout), (false, None));
+    assert_eq!((grant.max_rows, grant.max_bytes), (100_000, None));
+    assert_eq!((grant.max_open_transactions, grant.max_open_cursors), (8, 8));
+    assert_eq!(grant.max_running_statements, None);
     let job = &config.jobs[&name("cleanup")];
     let expected = Job {
         name: name("cleanup"),
@@ -119,8 +126,9 @@ max_connections = 1
 url = "sqlite:/srv/app.db"
 max_connections = 2
 acquire_timeout = "250ms"
+max_size = "2 GiB"
 [databases.other]
-url = "sqlite:other.db"
+url = "postgres://db.example/other"
 [plugins.p]
 component = "/opt/p.wasm"
 jobs = ["j"]
@@ -130,6 +138,16 @@ name = "app"
 [[plugins.p.databases]]
 name = "other"
 default = true
+url = "${PG}"
+role = "Owner \"of\" all"
+schema = "tenant"
+access = "read-only"
+statement_timeout = "30s"
+max_rows = 1
+max_bytes = "1 MiB"
+max_open_transactions = 2
+max_open_cursors = 3
+max_running_statements = 4
 [jobs.j]
 plugin = "p"
 handler = "h"
@@ -156,7 +174,10 @@ fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     let app = &config.databases[&name("app")];
     assert_eq!(app.url, DatabaseUrl::Sqlite("/srv/app.db".into()));
     assert_eq!((app.max_connections, app.acquire_timeout), (2, Duration::from_millis(250)));
-    assert_eq!(config.databases[&name("other")].url, DatabaseUrl::Sqlite("/srv/inn/other.db".into()));
+    assert_eq!(app.max_size, Some(2 << 30));
+    let other = &config.databases[&name("other")];
+    assert_eq!(other.url, DatabaseUrl::Postgres("postgres://db.example/other".into()));
+    assert_eq!(other.max_size, None);
 }
 
 #[test]
@@ -168,6 +189,15 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout: Duration::from_secs(5400) });
     assert_eq!(plugin.databases.keys().collect::<Vec<_>>(), [&name("app"), &name("other")]);
     assert_eq!(plugin.default_database, Some(name("other")));
+    let grant = &plugin.databases[&name("other")];
+    assert_eq!(grant.url.as_deref(), Some("postgres://app:hunter2@db.example/app"));
+    assert_eq!(grant.role.as_deref(), Some("Owner \"of\" all"));
+    assert_eq!(grant.schema.as_deref(), Some("tenant"));
+    assert!(grant.read_only && !plugin.databases[&name("app")].read_only);
+    assert_eq!(grant.statement_timeout, Some(Duration::from_secs(30)));
+    assert_eq!((grant.max_rows, grant.max_bytes), (1, Some(1 << 20)));
+    assert_eq!((grant.max_open_transactions, grant.max_open_cursors), (2, 3));
+    assert_eq!(grant.max_running_statements, Some(4));
     let job = &config.jobs[&name("j")];
     assert_eq!(job.schedule.as_ref().unwrap().to_string(), "cron \"30 2 * * *\" Europe/Berlin");
     assert_eq!((job.enabled, job.timeout), (false, Duration::from_secs(10)));
@@ -310,6 +340,7 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
         ("store", "max_connections"),
         ("databases.d", "url"),
         ("databases.d", "acquire_timeout"),
+        ("databases.d", "max_size"),
         ("plugins.p", "jobs"),
         ("plugins.p", "config"),
         ("plugins.p.limits", "memory"),
@@ -388,6 +419,62 @@ fn later_checks_find_the_place_of_a_job_its_keys_and_a_plugin() {
     assert_eq!(at(config.location_of_database(&name("app"))), (2, 12));
     assert_eq!(at(config.location_of_store()), (1, 1));
     assert_eq!(config.location_of_job(&name("other"), JobKey::Args).to_string(), FILE);
+    let grant = |key| at(config.location_of_grant(&name("maintenance"), &name("app"), key));
+    assert_eq!(grant(GrantKey::Url), (8, 1), "left out: the header");
+    let config = valid(&VALID.replace("sqlite:app.db", "${PG}").replace(
+        "name = \"app\"\n",
+        "name = \"app\"\nurl = \"postgres://m@db/app\"\nschema = \"s\"\nrole = \"r\"\n",
+    ));
+    let grant = |key| at(config.location_of_grant(&name("maintenance"), &name("app"), key));
+    assert_eq!([GrantKey::Url, GrantKey::Schema, GrantKey::Role].map(grant), [(10, 7), (11, 10), (12, 8)]);
+}
+
+#[test]
+fn no_message_about_a_grant_shows_what_a_variable_holds() {
+    for database in ["${PG}", "sqlite:app.db"] {
+        for key in [
+            "name",
+            "default",
+            "url",
+            "role",
+            "schema",
+            "access",
+            "statement_timeout",
+            "max_rows",
+            "max_bytes",
+            "max_open_transactions",
+            "max_open_cursors",
+            "max_running_statements",
+            "other",
+        ] {
+            let name = if key == "name" { "" } else { "name = \"app\"\n" };
+            let text = VALID
+                .replace("sqlite:app.db", database)
+                .replace("name = \"app\"\n", &format!("{name}{key} = \"${{SECRET_URL}}\"\n"));
+            let shown = errors(&text).join("\n");
+            let fine = ["role", "schema"].contains(&key) && database == "${PG}";
+            assert!(fine != shown.contains(':') && !shown.contains("hunter2"), "{key}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn the_stores_login_on_another_database_and_another_login_on_its_database_are_not_told_by_the_text() {
+    let with_url = |url: &str| {
+        format!(
+            "[store]\nurl = \"${{PG}}\"\n{}",
+            VALID
+                .replace("sqlite:app.db", "postgres://db.example/app")
+                .replace("name = \"app\"\n", &format!("name = \"app\"\nurl = \"{url}\"\n"))
+        )
+    };
+    assert_eq!(errors(&with_url("postgres://app@db.example/other")), [""; 0]);
+    assert_eq!(errors(&with_url("postgres://other@db.example/app")), [""; 0]);
+    let found = errors(&with_url("postgresql://app:any@DB.example:5432/app?sslmode=disable"));
+    assert!(
+        found[0].starts_with("12:7: `url` is the login and the database of the host's own store"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -445,7 +532,19 @@ fn the_example_as_it_is_written_is_a_host_without_jobs() {
 #[test]
 fn the_example_shows_every_key_and_its_true_default() {
     // What the text of the example calls an example or needed.
-    let examples = ["name", "component", "config", "plugin", "handler", "args", "schedule"];
+    let examples = [
+        "name",
+        "component",
+        "config",
+        "plugin",
+        "handler",
+        "args",
+        "schedule",
+        "max_size",
+        "statement_timeout",
+        "max_bytes",
+        "max_running_statements",
+    ];
     let is_example = |line: &str| {
         examples.iter().any(|key| line.starts_with(&format!("{key} = ")))
             || line.starts_with("url = \"${APP")
@@ -462,7 +561,8 @@ fn the_example_shows_every_key_and_its_true_default() {
     assert!(config.jobs[&name("session-cleanup")].schedule.is_some());
 
     // The reader lists the keys that it knows beside one that it does not: all are there.
-    for table in ["host", "store", "databases.app", "plugins.maintenance", "jobs.session-cleanup"] {
+    let grant = "[plugins.maintenance.databases]";
+    for table in ["host", "store", "databases.app", "plugins.maintenance", grant, "jobs.session-cleanup"] {
         let header = format!("[{table}]\n");
         let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));
         let message = errors(&unknown).into_iter().find(|message| message.contains("zzzzzzzz"));
@@ -470,7 +570,10 @@ fn the_example_shows_every_key_and_its_true_default() {
         let known = message.split("known here: ").nth(1).expect("no known key is near");
         for key in known.split('`').skip(1).step_by(2) {
             assert!(
-                all.contains(&format!("\n{key} = ")) || all.contains(&format!(".{key}]")),
+                all.contains(&format!("\n{key} = "))
+                    || all.contains(&format!(".{key}]"))
+                    // PostgreSQL's own, which the text explains.
+                    || (table == grant && all.contains(&format!("`{key} = \"…\"`"))),
                 "`{key}` of [{table}] is not in the example"
             );
         }

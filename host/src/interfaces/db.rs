@@ -29,6 +29,7 @@ mod civil;
 mod connection;
 mod error;
 mod grant;
+mod once;
 pub mod pool;
 mod postgres;
 mod rows;

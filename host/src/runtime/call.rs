@@ -17,7 +17,7 @@ use crate::bounds;
 use crate::execution::{Attempt, Failure, FailureKind, LogLevel, LogLine, Outcome, Trigger};
 use crate::interfaces::Port;
 use crate::interfaces::bindings::innkeeper::plugin::types;
-use crate::interfaces::db::Session;
+use crate::interfaces::db::{Ended, Session};
 use crate::interfaces::stdio::Output;
 
 /// What a call needs besides the component.
@@ -74,15 +74,46 @@ impl Runtime {
         if !rest.is_empty() {
             call.port.log(rest).await;
         }
-        if ended.unconfirmed > 0 {
-            tracing::warn!(
-                execution = %call.attempt.execution,
-                transactions = ended.unconfirmed,
-                "a rollback was not confirmed in time, and its connection was closed"
-            );
+        let left_open = left_open(&ending, ended);
+        if !left_open.is_empty() {
+            for line in &left_open {
+                tracing::warn!(execution = %call.attempt.execution, "{}", line.message);
+            }
+            call.port.log(left_open).await;
         }
         classify(ending, call.attempt.job.timeout, complaint, &last_words)
     }
+}
+
+/// What the execution's log should say of transactions that the handler has not ended: each a
+/// line.
+fn left_open(ending: &Ending, ended: Ended) -> Vec<LogLine> {
+    let line = |message: String| LogLine {
+        at: crate::clock::now(),
+        level: LogLevel::Warn,
+        message,
+        fields: serde_json::Map::new(),
+    };
+    let mut lines = Vec::new();
+    // Whoever was stopped could not end them.
+    if let (Ending::Returned(_), 1..) = (ending, ended.rolled_back) {
+        lines.push(line(format!(
+            "the handler returned with {} open, rolled back by the host: what is to stay needs a `commit`",
+            transactions(ended.rolled_back)
+        )));
+    }
+    if ended.unconfirmed > 0 {
+        lines.push(line(format!(
+            "the rollback of {} is unconfirmed: the database did not answer in time, and the connection was \
+             closed, so that the database rolls back when it notices",
+            transactions(ended.unconfirmed)
+        )));
+    }
+    lines
+}
+
+fn transactions(count: usize) -> String {
+    if count == 1 { "1 transaction".to_owned() } else { format!("{count} transactions") }
 }
 
 async fn run_guest(component: &LoadedComponent, store: &mut Store<GuestState>, call: &Call<'_>) -> Ending {
@@ -260,6 +291,19 @@ mod tests {
             message: message.to_owned(),
             fields: serde_json::Map::new(),
         }
+    }
+
+    #[test]
+    fn what_a_handler_has_left_open_is_said_in_its_log() {
+        let said = |ending: Ending, rolled_back, unconfirmed| {
+            let lines = left_open(&ending, Ended { rolled_back, unconfirmed });
+            lines.into_iter().map(|line| line.message).collect::<Vec<_>>().join("\n")
+        };
+        let returned = || Ending::Returned(Ok("null".to_owned()));
+        assert_eq!(said(returned(), 0, 0), "");
+        assert!(said(returned(), 2, 0).starts_with("the handler returned with 2 transactions open"));
+        assert_eq!(said(Ending::TimedOut, 1, 0), "", "it could not have ended it");
+        assert!(said(Ending::TimedOut, 0, 1).starts_with("the rollback of 1 transaction is unconfirmed"));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::{config, db, jobs};
 ///
 /// | Error | Failure |
 /// |---|---|
-/// | [`db::Error`] of a conflict, a time-out, a busy pool, a lost connection, or of a kind not known better | retryable |
-/// | any other [`db::Error`]: constraints, refused statements and rights, limits, conversions | permanent |
+/// | [`db::Error`] of a conflict, a time-out, a busy pool, a lost connection, the limit of statements at once, or of a kind not known better ([`is_retryable`](db::Error::is_retryable)) | retryable |
+/// | any other [`db::Error`]: constraints, refused statements and rights, other limits, conversions, what has ended | permanent |
 /// | [`jobs::Error`]: no such job, arguments that do not fit, not granted | permanent |
 /// | [`config::Error`] of a value that is not valid | permanent |
 /// | [`serde_json::Error`] | permanent |
@@ -87,7 +87,7 @@ impl From<Failure> for types::Failure {
 
 fn is_permanent(error: &dyn Any) -> bool {
     if let Some(error) = error.downcast_ref::<db::Error>() {
-        return !error.may_succeed_later();
+        return !error.is_retryable();
     }
     if let Some(error) = error.downcast_ref::<jobs::Error>() {
         return !matches!(error, jobs::Error::Other(_));
@@ -139,6 +139,8 @@ mod tests {
             let failure = Failure::from(db::Error::new(kind, "m"));
             assert!(matches!(failure, Failure::Permanent(_)), "{kind:?}");
         }
+        let crowded = db::Error::new(LimitExceeded, "2 are allowed at a time (`max_running_statements`)");
+        assert!(matches!(Failure::from(crowded), Failure::Retryable(_)));
     }
 
     #[test]

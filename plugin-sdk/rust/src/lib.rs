@@ -60,6 +60,8 @@
 //! - A panic ends the execution as a failure that the job's policy may try again; its message
 //!   is in the execution's log. Transactions that were open are rolled back.
 //! - [`Failure`] says how errors turn into failures, and [`db`] how transactions work.
+//!   `docs/db.md` in Innkeeper's repository is the whole contract of the database.
+//! - [`#[handler(transaction)]`](handler) makes one transaction of a whole call.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -140,6 +142,11 @@ macro_rules! plugin {
     };
 }
 
+/// Compiles the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/db.md")]
+struct Guide;
+
 /// For the macros of this crate, and not covered by its version.
 #[doc(hidden)]
 #[allow(missing_docs)]
@@ -147,5 +154,8 @@ pub mod __private {
     pub use crate::bindings;
     pub use crate::bindings::exports::innkeeper::plugin::handlers::{Guest, Handler as HandlerDescription};
     pub use crate::bindings::innkeeper::plugin::types::{Execution, Failure as WitFailure};
-    pub use crate::handler::{Entry, Handler, assert_unique, call, call_with_args, describe, run, schema_of};
+    pub use crate::handler::{
+        Entry, Handler, assert_unique, call, call_in_transaction, call_with_args,
+        call_with_args_in_transaction, describe, run, schema_of,
+    };
 }

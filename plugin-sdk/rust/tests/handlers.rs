@@ -1,7 +1,8 @@
 //! What the macros make of functions, as the host sees it.
 
 use innkeeper_sdk::__private::{self, Entry, Execution, Handler, WitFailure};
-use innkeeper_sdk::{Context, Failure, Trigger, handler};
+use innkeeper_sdk::db::Transaction;
+use innkeeper_sdk::{Context, Failure, Trigger, db, handler, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -46,12 +47,26 @@ mod elsewhere {
 
 use elsewhere::take_nothing;
 
-innkeeper_sdk::plugin!(double_it, take_nothing, elsewhere::read_a_number);
+/// Changes much at once.
+#[handler(transaction(database = "billing", isolation = "serializable"))]
+fn close_month(_ctx: &Context, tx: &Transaction, args: Args) -> Result<u64, Failure> {
+    Ok(tx.execute("UPDATE invoices SET closed = true WHERE month = $1", params![args.count])?)
+}
+
+/// Looks at much at once.
+#[handler(transaction(read_only))]
+fn audit(_ctx: &Context, tx: &db::Transaction) -> Result<u64, db::Error> {
+    tx.query("SELECT count(*) FROM invoices", params![])?.scalar()
+}
+
+innkeeper_sdk::plugin!(double_it, take_nothing, elsewhere::read_a_number, close_month, audit);
 
 const HANDLERS: &[Entry] = &[
     <double_it as Handler>::ENTRY,
     <take_nothing as Handler>::ENTRY,
     <elsewhere::read_a_number as Handler>::ENTRY,
+    <close_month as Handler>::ENTRY,
+    <audit as Handler>::ENTRY,
 ];
 
 fn execution() -> Execution {
@@ -83,7 +98,7 @@ fn refused(handler: &str, args: &str) -> String {
 fn a_handler_is_described_by_its_name_its_comment_and_the_type_of_its_arguments() {
     let described = __private::describe(HANDLERS);
     let names: Vec<&str> = described.iter().map(|handler| handler.name.as_str()).collect();
-    assert_eq!(names, ["double-it", "take-nothing", "read-a-number"]);
+    assert_eq!(names, ["double-it", "take-nothing", "read-a-number", "close-month", "audit"]);
     assert_eq!(described[0].summary, "Doubles a number.");
     assert_eq!(described[1].summary, "");
     assert_eq!(described[1].args_schema, None);
@@ -109,6 +124,20 @@ fn a_handler_without_arguments_ignores_what_it_is_given() {
 }
 
 #[test]
+fn a_handler_with_a_transaction_is_described_by_the_arguments_after_it() {
+    let described = __private::describe(HANDLERS);
+    assert_eq!(described[3].args_schema, described[0].args_schema);
+    assert_eq!(described[4].args_schema, None);
+    let _: fn(&Context, &Transaction, Args) -> Result<u64, Failure> = close_month;
+}
+
+#[test]
+fn a_transaction_is_not_begun_for_arguments_that_do_not_fit() {
+    // There is no host here to begin one, so that trying would be a panic.
+    assert!(refused("close-month", "{}").contains("missing field `count`"));
+}
+
+#[test]
 fn a_function_with_the_attribute_is_still_an_ordinary_function() {
     let _: fn(&Context, Args) -> Result<Doubled, Failure> = double_it;
 }
@@ -125,7 +154,8 @@ fn arguments_that_do_not_fit_are_a_permanent_failure_that_names_the_problem() {
 fn a_handler_that_is_not_there_is_a_permanent_failure_that_names_those_that_are() {
     assert_eq!(
         refused("triple-it", "{}"),
-        "this plugin has no handler \"triple-it\"; its handlers are: double-it, take-nothing, read-a-number"
+        "this plugin has no handler \"triple-it\"; its handlers are: double-it, take-nothing, \
+         read-a-number, close-month, audit"
     );
 }
 

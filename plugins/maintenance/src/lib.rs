@@ -6,7 +6,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use innkeeper_sdk::db::{self, ErrorKind};
+use innkeeper_sdk::db::{self, BeginOptions, ErrorKind};
 use innkeeper_sdk::{Context, Failure, config, handler, log};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,8 +98,11 @@ fn delete_old_rows(
     let mut report = Report { deleted: 0, batches: 0, complete: false };
     ctx.progress(0, total, "rows deleted");
     while !ctx.cancelled() {
-        let deleted = db::execute(&statements.delete, &statements.delete_params)
-            .map_err(|error| explain(section, error))?;
+        // A batch that meets the application's own changes in a deadlock is run again.
+        let deleted = db::transaction(BeginOptions::default(), |tx| {
+            tx.execute(&statements.delete, &statements.delete_params)
+        })
+        .map_err(|error| explain(section, error))?;
         // A batch that is not full is not yet the last one: others may delete at the same time.
         if deleted == 0 {
             report.complete = true;

@@ -1,10 +1,13 @@
 //! What a statement can make the host keep in memory.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use innkeeper::interfaces::db::{Ended, ErrorKind};
+use innkeeper::config::GrantConfig;
+use innkeeper::interfaces::db::{BeginOptions, Ended, Error, ErrorKind};
 
-use crate::database::Engine;
+use crate::database::{Engine, until};
+use crate::grants::{execution, grants};
 use crate::{MEMORY, Scene, assert_kind, on_both_engines, options, show_rows};
 
 on_both_engines!(
@@ -17,6 +20,10 @@ on_both_engines!(
     a_statement_has_a_longest_text,
     a_long_error_is_cut,
     a_database_is_not_looked_for_by_an_endless_name,
+    a_result_has_as_many_rows_and_bytes_as_the_grant_allows,
+    an_execution_has_as_many_transactions_open_as_the_grant_allows,
+    a_plugin_has_as_many_statements_running_as_the_grant_allows,
+    a_statement_that_a_limit_kept_from_running_has_not_failed_its_transaction,
 );
 
 /// Far above what it takes, and far below the time that the statements would take.
@@ -170,6 +177,115 @@ async fn a_database_is_not_looked_for_by_an_endless_name(engine: Engine) {
         innkeeper::interfaces::db::BeginOptions { database: Some("x".repeat(10_000_000)), ..options() };
     let error = assert_kind(scene.session().begin(named).await, ErrorKind::Denied);
     assert!(error.message.len() < 1_000, "it has {} bytes", error.message.len());
+}
+
+fn series(rows: u32) -> String {
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i, 'x' FROM n"
+    )
+}
+
+/// It names the number and the key, and leaves nothing behind.
+fn assert_limit<T: std::fmt::Debug>(result: Result<T, Error>, number: u64, key: &str) {
+    let error = assert_kind(result, ErrorKind::LimitExceeded);
+    let parts = [number.to_string(), format!("`{key}`")];
+    assert!(parts.iter().all(|part| error.message.contains(part)), "{}", error.message);
+    assert!(error.hint.is_some(), "{error:?}");
+}
+
+async fn a_result_has_as_many_rows_and_bytes_as_the_grant_allows(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let few = GrantConfig { max_rows: 10, max_bytes: Some(100_000), ..GrantConfig::default() };
+    let session = execution(&grants(&scene, "good", few));
+    assert_eq!(session.query(series(10), vec![]).await.unwrap().rows.len(), 10);
+    assert_limit(session.query(series(11), vec![]).await, 10, "max_rows");
+    assert_limit(session.query(series(1_000_000), vec![]).await, 10, "max_rows");
+    // One value of a hundred thousand bytes, and what it takes beside them.
+    assert_limit(session.query(wide(engine, 1), vec![]).await, 100_000, "max_bytes");
+    scene.assert_clean().await;
+    // What it changes is not read, and so has no bound.
+    let insert = format!("INSERT INTO t {}", series(100));
+    assert_eq!(session.execute(insert, vec![]).await.unwrap(), 100);
+
+    let id = session.begin(options()).await.unwrap();
+    session.execute_in(id, "DELETE FROM t".into(), vec![]).await.unwrap();
+    assert_limit(session.query_in(id, series(11), vec![]).await, 10, "max_rows");
+    // It was cut off while it ran.
+    assert_kind(session.query_in(id, "SELECT 1".into(), vec![]).await, ErrorKind::Statement);
+    session.rollback(id).await.unwrap();
+    assert_eq!(scene.rows().await, 100);
+    session.query("SELECT 1".into(), vec![]).await.unwrap();
+    scene.assert_clean().await;
+}
+
+async fn an_execution_has_as_many_transactions_open_as_the_grant_allows(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let grants = grants(&scene, "good", GrantConfig { max_open_transactions: 2, ..GrantConfig::default() });
+    let session = execution(&grants);
+    let reading = || BeginOptions { read_only: true, ..options() };
+    let open = [session.begin(reading()).await.unwrap(), session.begin(reading()).await.unwrap()];
+    for _ in 0..3 {
+        assert_limit(session.begin(reading()).await, 2, "max_open_transactions");
+    }
+    assert_eq!(scene.database().connections().in_use, 2, "a begin that was refused uses no connection");
+    session.query("SELECT 1".into(), vec![]).await.expect("a call of its own is none of them");
+    let other = execution(&grants);
+    let of_other = other.begin(reading()).await.expect("another execution has its own");
+    other.rollback(of_other).await.unwrap();
+    session.rollback(open[0]).await.unwrap();
+    let third = session.begin(reading()).await.unwrap();
+    for id in [open[1], third] {
+        session.query_in(id, "SELECT 1".into(), vec![]).await.unwrap();
+        session.commit(id).await.unwrap();
+    }
+    // One that could not be begun does not count.
+    let elsewhere = BeginOptions { database: Some("elsewhere".into()), ..options() };
+    for _ in 0..3 {
+        assert_kind(session.begin(elsewhere.clone()).await, ErrorKind::Denied);
+    }
+    session.begin(reading()).await.unwrap();
+    session.end().await;
+    scene.assert_clean().await;
+}
+
+async fn a_plugin_has_as_many_statements_running_as_the_grant_allows(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let one = GrantConfig { max_running_statements: Some(1), ..GrantConfig::default() };
+    let grants = grants(&scene, "good", one);
+    let (busy, session) = (execution(&grants), execution(&grants));
+    let id = session.begin(BeginOptions { read_only: true, ..options() }).await.unwrap();
+    session.query_in(id, "SELECT 1".into(), vec![]).await.unwrap();
+    let runs = {
+        let (busy, endless) = (Arc::clone(&busy), scene.endless());
+        tokio::spawn(async move { busy.query(endless, vec![]).await })
+    };
+    until("it has a connection", async || scene.database().connections().in_use == 2).await;
+    for _ in 0..3 {
+        assert_limit(session.query("SELECT 1".into(), vec![]).await, 1, "max_running_statements");
+        let refused = session.query_in(id, "SELECT 1".into(), vec![]).await;
+        assert_limit(refused, 1, "max_running_statements");
+    }
+    assert_eq!(scene.database().connections().in_use, 2, "what was refused uses no connection");
+    scene.session_of("other").query("SELECT 1".into(), vec![]).await.expect("another plugin has its own");
+    busy.end().await;
+    assert_kind(runs.await.unwrap(), ErrorKind::Closed);
+    session.query_in(id, "SELECT 1".into(), vec![]).await.expect("the transaction has not failed");
+    session.commit(id).await.unwrap();
+    session.query("SELECT 1".into(), vec![]).await.unwrap();
+    scene.assert_clean().await;
+}
+
+async fn a_statement_that_a_limit_kept_from_running_has_not_failed_its_transaction(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let session = scene.session();
+    let id = session.begin(options()).await.unwrap();
+    session.execute_in(id, "INSERT INTO t VALUES (1, 'a')".into(), vec![]).await.unwrap();
+    let too_long = format!("SELECT 1{}", " ".repeat(1024 * 1024));
+    assert_kind(session.query_in(id, too_long.clone(), vec![]).await, ErrorKind::LimitExceeded);
+    assert_kind(session.open_cursor(id, too_long, vec![]).await, ErrorKind::LimitExceeded);
+    session.execute_in(id, "INSERT INTO t VALUES (2, 'b')".into(), vec![]).await.unwrap();
+    session.commit(id).await.unwrap();
+    assert_eq!(scene.rows().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

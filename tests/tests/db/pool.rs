@@ -1,18 +1,24 @@
 //! The connections that plugins share out among them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use innkeeper::config::DatabaseConfig;
 use innkeeper::database_url::DatabaseUrl;
-use innkeeper::interfaces::db::{Connections, Database, Databases, ErrorKind, Grants, Session};
+use innkeeper::interfaces::db::{
+    BeginOptions, Connections, Database, Databases, Ended, ErrorKind, Grants, Session,
+};
 
 use crate::database::{Engine, until};
 use crate::{Scene, TIME, assert_kind, name, on_both_engines, options, plugin_config, show_rows};
 
 on_both_engines!(
     who_gets_no_connection_is_told_who_has_them,
+    two_executions_that_wait_for_each_other_are_told_so_at_once,
+    an_execution_that_has_every_connection_is_told_so_at_once,
+    whoever_waits_longest_is_served_first,
+    an_execution_that_ends_while_it_waits_leaves_the_queue,
     two_plugins_never_share_a_connection,
     a_plugin_gets_its_own_connection_again,
     nothing_of_a_session_is_left_for_the_next_call,
@@ -25,9 +31,8 @@ on_both_engines!(
 async fn who_gets_no_connection_is_told_who_has_them(engine: Engine) {
     let scene = Scene::with(engine, 2, Duration::from_millis(200)).await;
     let (one, two) = (scene.session_of("one"), scene.session_of("two"));
-    let read_only = || innkeeper::interfaces::db::BeginOptions { read_only: true, ..options() };
-    let first = one.begin(read_only()).await.unwrap();
-    two.begin(read_only()).await.unwrap();
+    let first = one.begin(reading()).await.unwrap();
+    two.begin(reading()).await.unwrap();
     let third = scene.session_of("three");
     let started = Instant::now();
     let error = assert_kind(third.query("SELECT 1".into(), vec![]).await, ErrorKind::Busy);
@@ -38,6 +43,88 @@ async fn who_gets_no_connection_is_told_who_has_them(engine: Engine) {
     assert!(error.hint.unwrap().contains("[databases.app]"));
     one.commit(first).await.unwrap();
     third.query("SELECT 1".into(), vec![]).await.unwrap();
+}
+
+/// So that on SQLite two of them can be open at once.
+fn reading() -> BeginOptions {
+    BeginOptions { read_only: true, ..options() }
+}
+
+async fn two_executions_that_wait_for_each_other_are_told_so_at_once(engine: Engine) {
+    let scene = Scene::with(engine, 2, Duration::from_secs(600)).await;
+    let (one, two) = (scene.session_of("one"), scene.session_of("two"));
+    let first = one.begin(reading()).await.unwrap();
+    let second = two.begin(reading()).await.unwrap();
+    let waits = {
+        let one = Arc::clone(&one);
+        tokio::spawn(async move { one.begin(reading()).await })
+    };
+    until("the first waits", async || scene.database().waiting() == 1).await;
+    // It does not have to wait to learn that the other waits for it.
+    let error = assert_kind(two.begin(reading()).await, ErrorKind::Busy);
+    for part in ["everybody who has one waits for another", "2 of 2", "plugin `one`", "plugin `two`"] {
+        assert!(error.message.contains(part), "{}", error.message);
+    }
+    assert!(!waits.is_finished() && scene.database().waiting() == 1, "the other waits on");
+    two.query_in(second, "SELECT 1".into(), vec![]).await.expect("what it has, it can use");
+    two.commit(second).await.unwrap();
+    let third = waits.await.unwrap().expect("the other goes on");
+    one.commit(third).await.unwrap();
+    one.commit(first).await.unwrap();
+    scene.assert_clean().await;
+}
+
+async fn an_execution_that_has_every_connection_is_told_so_at_once(engine: Engine) {
+    let scene = Scene::with(engine, 1, Duration::from_secs(600)).await;
+    let session = scene.session();
+    let id = session.begin(reading()).await.unwrap();
+    assert_kind(session.query("SELECT 1".into(), vec![]).await, ErrorKind::Busy);
+    session.commit(id).await.unwrap();
+    session.query("SELECT 1".into(), vec![]).await.unwrap();
+}
+
+async fn whoever_waits_longest_is_served_first(engine: Engine) {
+    let scene = Scene::with(engine, 1, Duration::from_secs(600)).await;
+    let holder = scene.session_of("holder");
+    let held = holder.begin(reading()).await.unwrap();
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for number in 0..5 {
+        // The holder's own plugin, whose connection it is, does not come first.
+        let session = scene.session_of(["c", "a", "holder", "b", "d"][number]);
+        let served = Arc::clone(&served);
+        waiting.push(tokio::spawn(async move {
+            let id = session.begin(reading()).await.unwrap();
+            served.lock().unwrap().push(number);
+            session.commit(id).await.unwrap();
+        }));
+        until("it waits", async || scene.database().waiting() == number + 1).await;
+    }
+    holder.commit(held).await.unwrap();
+    for one in waiting {
+        one.await.unwrap();
+    }
+    assert_eq!(*served.lock().unwrap(), [0, 1, 2, 3, 4]);
+}
+
+async fn an_execution_that_ends_while_it_waits_leaves_the_queue(engine: Engine) {
+    let scene = Scene::with(engine, 1, Duration::from_secs(600)).await;
+    let (holder, ends, stays) = (scene.session_of("a"), scene.session_of("b"), scene.session_of("c"));
+    let held = holder.begin(reading()).await.unwrap();
+    let mut waiting = Vec::new();
+    for session in [&ends, &stays] {
+        let session = Arc::clone(session);
+        waiting.push(tokio::spawn(async move { session.query("SELECT 1".into(), vec![]).await }));
+        until("it waits", async || scene.database().waiting() == waiting.len()).await;
+    }
+    let started = Instant::now();
+    assert_eq!(ends.end().await, Ended::default(), "it had nothing");
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    assert_kind(waiting.remove(0).await.unwrap(), ErrorKind::Closed);
+    assert_eq!(scene.database().waiting(), 1);
+    holder.commit(held).await.unwrap();
+    waiting.remove(0).await.unwrap().expect("the next one's turn comes");
+    assert_eq!(scene.database().waiting(), 0);
 }
 
 async fn nothing_of_a_session_is_left_for_the_next_call(engine: Engine) {

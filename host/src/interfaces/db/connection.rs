@@ -118,7 +118,7 @@ impl Canceller {
         match self.clone() {
             Self::Postgres(control, pid) => tokio::spawn(async move { control.signal(signal, pid).await }),
             Self::Sqlite(flag) => {
-                flag.store(true, Ordering::Relaxed);
+                flag.store(true, Ordering::SeqCst);
                 tokio::spawn(async { true })
             }
         }

@@ -1,6 +1,6 @@
 //! What a guest is told when something goes wrong, the same on both engines.
 
-use sqlx::error::DatabaseError;
+use rusqlite::ffi as codes;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition, PgSeverity};
 
 use super::{Error, ErrorKind, Value, civil};
@@ -91,6 +91,14 @@ pub(super) struct Failure {
     pub(super) cut_short: bool,
 }
 
+impl Failure {
+    /// True where PostgreSQL does not take a statement for what it says or does not support it.
+    pub(super) fn is_refusal(&self) -> bool {
+        let class = self.error.code.as_deref().and_then(|code| code.get(..2));
+        !self.broken && matches!(class, Some("42" | "0A" | "22"))
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { error, broken: false, stale: false, cut_short: false }
@@ -107,7 +115,7 @@ impl From<sqlx::Error> for Failure {
             Some(error) => {
                 Self { broken: !matches!(error.severity(), PgSeverity::Error), ..postgres(error).into() }
             }
-            None => sqlite_error(database.as_ref()).into(),
+            None => new(ErrorKind::Other, database.message()).into(),
         }
     }
 }
@@ -148,29 +156,55 @@ fn postgres_kind(code: &str) -> ErrorKind {
     }
 }
 
-/// True for the answer to a prepared statement whose tables have changed since.
-pub(super) fn is_stale_statement(error: &sqlx::Error) -> bool {
-    // The code is that of every missing feature, and the message may be in another language;
-    // the function of the server's source that reports it is stable.
-    error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()).is_some_and(
-        |error| {
-            error.code() == "0A000" && error.routine().is_some_and(|name| name == "RevalidateCachedQuery")
-        },
-    )
+/// True for the answer to a prepared statement that does not mean any more what it did: its
+/// tables or types have changed since, or the place that its names are looked up in. `kept` says
+/// that it was prepared before this call.
+pub(super) fn is_stale_statement(error: &sqlx::Error, kept: bool) -> bool {
+    let Some(error) = of_postgres(error) else { return false };
+    match error.code() {
+        // The code is that of every missing feature, and the message may be in another language;
+        // the function of the server's source that reports it is stable.
+        "0A000" => error.routine() == Some("RevalidateCachedQuery"),
+        // Its name was taken before by a statement of the plugin's own.
+        "42P05" => true,
+        // It is gone; or types do not fit that did when it was prepared.
+        "26000" | "42804" | "42846" | "42883" | "42P18" => kept,
+        _ => false,
+    }
 }
 
-fn sqlite_error(error: &dyn DatabaseError) -> Error {
-    let code = error.code().and_then(|code| code.parse().ok()).unwrap_or(libsqlite3_sys::SQLITE_ERROR);
-    sqlite(code, error.message())
+/// True where a statement's name does not stand for what the host has prepared under it.
+pub(super) fn is_lost_statement(error: &sqlx::Error) -> bool {
+    of_postgres(error).is_some_and(|error| matches!(error.code(), "26000" | "42P05"))
+}
+
+/// True where the server does not know a setting, or not the value.
+pub(super) fn is_unknown_setting(error: &sqlx::Error) -> bool {
+    of_postgres(error).is_some_and(|error| matches!(error.code(), "42704" | "22023"))
+}
+
+fn of_postgres(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()
+}
+
+/// An error of a call of SQLite.
+pub(super) fn of_sqlite(error: &rusqlite::Error) -> Error {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, message) => {
+            let message = message.clone().unwrap_or_else(|| failure.to_string());
+            sqlite(failure.extended_code, &message)
+        }
+        other => new(ErrorKind::Other, other.to_string()),
+    }
 }
 
 /// An error of SQLite by its extended result code.
-pub(super) fn sqlite(code: i32, message: &str) -> Error {
+fn sqlite(code: i32, message: &str) -> Error {
     let constraint = message.split_once("constraint failed: ").map(|(_, name)| name.to_owned());
-    let too_big = code & 0xff == libsqlite3_sys::SQLITE_TOOBIG;
+    let too_big = code & 0xff == codes::SQLITE_TOOBIG;
     Error {
         code: Some(code.to_string()),
-        constraint: constraint.filter(|_| code & 0xff == libsqlite3_sys::SQLITE_CONSTRAINT),
+        constraint: constraint.filter(|_| code & 0xff == codes::SQLITE_CONSTRAINT),
         hint: too_big
             .then(|| "no value and no row may be larger than `limits.memory` of the plugin".to_owned()),
         ..new(sqlite_kind(code), message)
@@ -179,7 +213,6 @@ pub(super) fn sqlite(code: i32, message: &str) -> Error {
 
 /// <https://sqlite.org/rescode.html>
 fn sqlite_kind(code: i32) -> ErrorKind {
-    use libsqlite3_sys as codes;
     match code {
         codes::SQLITE_CONSTRAINT_UNIQUE
         | codes::SQLITE_CONSTRAINT_PRIMARYKEY
@@ -208,13 +241,25 @@ fn sqlite_kind(code: i32) -> ErrorKind {
     }
 }
 
+/// True where a statement would have written in a transaction that only reads.
+pub(super) fn is_read_only(error: &Error) -> bool {
+    match error.code.as_deref() {
+        Some("25006") => true,
+        // Codes of PostgreSQL have five characters, and those of SQLite for this have four at most.
+        Some(code) if code.len() < 5 => {
+            code.parse::<i32>().is_ok_and(|code| code & 0xff == libsqlite3_sys::SQLITE_READONLY)
+        }
+        _ => false,
+    }
+}
+
 /// True where another connection holds a lock of SQLite, so that waiting may help.
 pub(super) fn is_sqlite_busy(error: &Error) -> bool {
     error
         .code
         .as_deref()
         .and_then(|code| code.parse::<i32>().ok())
-        .is_some_and(|code| code & 0xff == libsqlite3_sys::SQLITE_BUSY)
+        .is_some_and(|code| code & 0xff == codes::SQLITE_BUSY)
 }
 
 /// The value in words, for an error. Texts may be secrets and are not shown.

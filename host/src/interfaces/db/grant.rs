@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::error::Failure;
 use super::{Error, ErrorKind, error};
 use crate::config::GrantConfig;
 use crate::job::Name;
@@ -13,6 +14,8 @@ use crate::job::Name;
 pub(super) struct Grant {
     /// The plugin.
     pub(super) plugin: Name,
+    /// The database.
+    pub(super) database: Name,
     /// The PostgreSQL login of its own; `None` for the database's.
     pub(super) url: Option<String>,
     /// PostgreSQL: the role of its transactions (`SET LOCAL ROLE`).
@@ -51,6 +54,8 @@ pub(super) struct Bounds {
     pub(super) rows: u64,
     /// Bytes in the guest. More than the guest's memory would be of no use to it.
     pub(super) bytes: u64,
+    /// The key of the configuration that says how many bytes.
+    pub(super) bytes_key: &'static str,
 }
 
 /// A statement that counts as running until this is dropped.
@@ -65,16 +70,20 @@ impl Drop for Running {
 
 impl Grant {
     /// What the configuration says, for a plugin with this much memory.
-    pub(super) fn new(plugin: Name, config: &GrantConfig, memory: u64) -> Self {
-        let bytes = config.max_bytes.map_or(memory, |bytes| bytes.min(memory));
+    pub(super) fn new(plugin: Name, database: Name, config: &GrantConfig, memory: u64) -> Self {
+        let (bytes, bytes_key) = match config.max_bytes {
+            Some(bytes) if bytes < memory => (bytes, "max_bytes"),
+            _ => (memory, "limits.memory"),
+        };
         let limits = GrantLimits {
-            result: Bounds { rows: config.max_rows, bytes },
+            result: Bounds { rows: config.max_rows, bytes, bytes_key },
             max_open_transactions: config.max_open_transactions,
             max_open_cursors: config.max_open_cursors,
             max_running_statements: config.max_running_statements,
         };
         Self {
             plugin,
+            database,
             url: config.url.clone(),
             role: config.role.clone(),
             schema: config.schema.clone(),
@@ -91,19 +100,34 @@ impl Grant {
     /// # Errors
     /// `limit-exceeded`, where as many run as may.
     pub(super) fn start_statement(self: &Arc<Self>) -> Result<Running, Error> {
-        let running = self.running.fetch_add(1, Ordering::Relaxed);
-        let counted = Running(Arc::clone(self));
-        match self.limits.max_running_statements {
-            Some(most) if running >= most => {
+        let most = self.limits.max_running_statements.unwrap_or(u32::MAX);
+        let one_more = |running: u32| (running < most).then(|| running + 1);
+        match self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(Running(Arc::clone(self))),
+            Err(running) => {
                 let message = format!(
-                    "plugin `{}` has {running} statements running, and {most} are allowed at a time \
-                     (`max_running_statements`)",
-                    self.plugin
+                    "plugin `{}` has {running} statements running in database `{}`, and {most} are allowed at a \
+                     time (`max_running_statements`)",
+                    self.plugin, self.database
                 );
-                Err(error::new(ErrorKind::LimitExceeded, message))
+                let hint = "try again when one has ended, or have the operator raise the limit";
+                Err(Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) })
             }
-            _ => Ok(counted),
         }
+    }
+
+    /// What a guest is told of a failure. That it may only read is its grant's doing, the same on
+    /// both engines, and no fault of the statement.
+    pub(super) fn explain(&self, failure: Failure) -> Failure {
+        if !self.read_only || !error::is_read_only(&failure.error) {
+            return failure;
+        }
+        let message = format!(
+            "plugin `{}` may only read in database `{}` (`access = \"read-only\"`): {}",
+            self.plugin, self.database, failure.error.message
+        );
+        let error = Error { kind: ErrorKind::Denied, message, ..failure.error };
+        Failure { error, ..failure }
     }
 }
 

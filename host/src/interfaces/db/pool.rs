@@ -3,15 +3,18 @@
 //! One bound holds over all plugins of a database. Within it a connection stays with the
 //! grant that it was opened for: logins, prepared statements, temporary tables and settings
 //! never pass from one plugin to another. When the bound is reached, the idle connection that
-//! was used longest ago is closed for a plugin that has none.
+//! was used longest ago is closed for a plugin that has none. One that nobody has used for some
+//! minutes is closed as well ([`idle`]).
 //!
 //! Who waits for a connection waits in order, and for a bounded time. Where every connection is
 //! held by an execution that itself waits for another one, the last to ask is told so at once:
 //! none of them could ever go on.
 
+mod idle;
+mod lease;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use self::idle::{IDLE_TIMEOUT, Idle};
+pub(super) use self::lease::Lease;
+use self::lease::Slot;
 use super::caller::Caller;
-use super::connection::{Canceller, Connection};
+use super::connection::Connection;
 use super::error::Failure;
 use super::grant::Grant;
 use super::postgres::{self, Control};
@@ -42,11 +48,13 @@ pub struct Database {
     engine: Engine,
     max_connections: usize,
     acquire_timeout: Duration,
+    /// SQLite: bytes that the file may grow to.
+    max_size: Option<u64>,
     /// One permit for each connection that may be in use.
     permits: Arc<Semaphore>,
+    /// How long a connection is kept for its plugin without being used.
+    idle_timeout: Duration,
     pool: Mutex<Pool>,
-    /// The last attempt to open a connection failed, which the log says once.
-    unreachable: AtomicBool,
 }
 
 /// How many connections of a database are open.
@@ -69,14 +77,20 @@ enum Engine {
 #[derive(Default)]
 struct Pool {
     /// In the order in which they were given back.
-    idle: Vec<(Name, Connection)>,
-    /// Who uses a connection, by a number that is never used again. In use and idle together
-    /// never exceed the bound; a connection that is being closed counts as the one that will
-    /// take its place.
+    idle: Vec<Idle>,
+    /// Who uses a connection, by a number that is never used again. In use, idle and expired
+    /// together never exceed the bound; a connection that is being closed for another one
+    /// counts as the one that will take its place.
     in_use: BTreeMap<u64, Arc<Caller>>,
+    /// Connections that nobody has used for long and that are being closed.
+    expired: usize,
+    /// A task waits to close those that nobody uses.
+    expiring: bool,
     /// Executions, by the numbers of their sessions, that wait for a connection.
     waiting: BTreeSet<u64>,
     next: u64,
+    /// Logins whose last connection could not be opened, which the log says once.
+    unreachable: BTreeSet<Option<String>>,
     closed: bool,
 }
 
@@ -124,9 +138,10 @@ impl Database {
             engine,
             max_connections,
             acquire_timeout: config.acquire_timeout,
+            max_size: config.max_size,
             permits: Arc::new(Semaphore::new(max_connections)),
+            idle_timeout: IDLE_TIMEOUT,
             pool: Mutex::default(),
-            unreachable: AtomicBool::new(false),
         }
     }
 
@@ -141,6 +156,12 @@ impl Database {
     pub fn connections(&self) -> Connections {
         let pool = self.pool();
         Connections { max: self.max_connections, in_use: pool.in_use.len(), idle: pool.idle.len() }
+    }
+
+    /// How many executions wait for one of its connections at this moment.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pool().waiting.len()
     }
 
     /// Connects once, to see whether it can be reached, and closes the connection. A SQLite
@@ -178,7 +199,7 @@ impl Database {
         };
         self.permits.close();
         // All at once, since each may take its time where the network is gone.
-        let mut closing: JoinSet<()> = idle.into_iter().map(|(_, connection)| connection.close()).collect();
+        let mut closing: JoinSet<()> = idle.into_iter().map(|idle| idle.connection.close()).collect();
         while closing.join_next().await.is_some() {}
         if let Engine::Postgres(controls) = &self.engine {
             let controls = std::mem::take(&mut *controls.lock().unwrap_or_else(PoisonError::into_inner));
@@ -211,7 +232,7 @@ impl Database {
         };
         let (slot, found, evicted) = self.take(permit, caller);
         if let Some(connection) = found {
-            return Ok(Lease { connection: Some(connection), slot, reused: true });
+            return Ok(Lease::new(connection, true, slot));
         }
         if let Some(evicted) = evicted {
             evicted.close().await;
@@ -221,7 +242,7 @@ impl Database {
             () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
             connection = self.connect(grant, until) => connection?,
         };
-        Ok(Lease { connection: Some(connection), slot, reused: false })
+        Ok(Lease::new(connection, false, slot))
     }
 
     /// Waits for its turn.
@@ -239,14 +260,18 @@ impl Database {
         }
     }
 
-    /// Notes that an execution waits, unless it would wait for ever: an execution that waits
-    /// gives nothing back, so where all that have a connection wait, nobody ever will.
+    /// Notes that an execution waits, unless that would be in vain: an execution that waits
+    /// gives nothing back, so where all that have a connection wait, nobody ever will. One that
+    /// is being ended does.
     fn start_waiting(&self, session: u64) -> Result<Waiting<'_>, Error> {
         let nobody_can_go_on = {
             let mut pool = self.pool();
             pool.waiting.insert(session);
             pool.in_use.len() == self.max_connections
-                && pool.in_use.values().all(|holder| pool.waiting.contains(&holder.session))
+                && pool
+                    .in_use
+                    .values()
+                    .all(|holder| pool.waiting.contains(&holder.session) && !holder.closing.is_cancelled())
         };
         let waiting = Waiting { database: self, session };
         if nobody_can_go_on {
@@ -266,34 +291,38 @@ impl Database {
         pool.next += 1;
         let id = pool.next;
         pool.in_use.insert(id, Arc::clone(caller));
-        let slot = Slot { database: Arc::clone(self), id, _permit: permit };
-        if let Some(at) = pool.idle.iter().rposition(|(plugin, _)| *plugin == caller.plugin) {
-            return (slot, Some(pool.idle.remove(at).1), None);
+        let slot = Slot::new(self, id, permit);
+        if let Some(at) = pool.idle.iter().rposition(|idle| idle.plugin == caller.plugin) {
+            return (slot, Some(pool.idle.remove(at).connection), None);
         }
-        let full = pool.in_use.len() + pool.idle.len() > self.max_connections && !pool.idle.is_empty();
-        let evicted = full.then(|| pool.idle.remove(0).1);
+        let open = pool.in_use.len() + pool.expired + pool.idle.len();
+        let full = open > self.max_connections && !pool.idle.is_empty();
+        let evicted = full.then(|| pool.idle.remove(0).connection);
         (slot, None, evicted)
     }
 
     /// Opens a connection for an execution. Where it is and why it cannot be reached is for the
     /// host's log; a plugin learns no more than [`error::unreachable`] says.
     async fn connect(&self, grant: &Grant, until: Instant) -> Result<Connection, Failure> {
-        match self.open(Some(grant), until).await {
+        let opened = self.open(Some(grant), until).await;
+        let database = &self.name;
+        match opened {
             Ok(connection) => {
-                if self.unreachable.swap(false, Ordering::Relaxed) {
-                    tracing::info!(database = %self.name, "the database can be opened again");
+                if self.pool().unreachable.remove(&grant.url) {
+                    tracing::info!(%database, plugin = %grant.plugin, "the database can be opened again");
                 }
                 Ok(connection)
             }
             Err(why) => {
-                let (database, url, error) = (&self.name, &self.url, &why.message);
-                // Once for each outage: every execution may try many times.
-                if self.unreachable.swap(true, Ordering::Relaxed) {
-                    tracing::debug!(%database, %url, error, "the database still cannot be opened");
-                } else {
+                let url = grant.url.clone().map_or_else(|| self.url.clone(), DatabaseUrl::Postgres);
+                let error = &why.message;
+                // Once for each outage of a login: every execution may try many times.
+                if self.pool().unreachable.insert(grant.url.clone()) {
                     tracing::warn!(%database, %url, error, "the database cannot be opened");
+                } else {
+                    tracing::debug!(%database, %url, error, "the database still cannot be opened");
                 }
-                Err(error::unreachable(&self.name, &why).into())
+                Err(error::unreachable(database, &why).into())
             }
         }
     }
@@ -308,7 +337,8 @@ impl Database {
                     postgres::connect(&control, grant).await.map(Connection::Postgres)
                 }
                 (DatabaseUrl::Sqlite(path), Engine::Sqlite(writers)) => {
-                    let opened = sqlite::connect(path, writers, self.acquire_timeout, grant).await;
+                    let opened =
+                        sqlite::connect(path, writers, self.acquire_timeout, self.max_size, grant).await;
                     opened.map(Connection::Sqlite)
                 }
                 _ => unreachable!("the engine is chosen by the URL when the database is made"),
@@ -358,72 +388,6 @@ impl Database {
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-/// A connection in use. Dropped without a word, it is closed, and never used again.
-pub(super) struct Lease {
-    connection: Option<Connection>,
-    /// It had been used before and may have died since.
-    pub(super) reused: bool,
-    slot: Slot,
-}
-
-/// One of the connections that may be in use.
-struct Slot {
-    database: Arc<Database>,
-    id: u64,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    pub(super) fn dialect(&self) -> Dialect {
-        self.slot.database.dialect()
-    }
-
-    /// The connection, and what stops a statement on it.
-    pub(super) fn connection(&mut self) -> Result<(&mut Connection, Canceller), Error> {
-        let connection = self.connection.as_mut();
-        let connection =
-            connection.ok_or_else(|| error::new(ErrorKind::Closed, "the connection is closed"))?;
-        let canceller = match &*connection {
-            Connection::Postgres(connection) => connection.canceller(),
-            Connection::Sqlite(connection) => connection.canceller(),
-        };
-        Ok((connection, canceller))
-    }
-
-    /// Gives the connection back, for the same grant's next use. It has no transaction open,
-    /// and nothing else of its session is left.
-    pub(super) async fn release(mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        let closed = {
-            let mut pool = self.slot.database.pool();
-            if pool.closed {
-                Some(connection)
-            } else {
-                if let Some(caller) = pool.in_use.remove(&self.slot.id) {
-                    pool.idle.push((caller.plugin.clone(), connection));
-                }
-                None
-            }
-        };
-        if let Some(connection) = closed {
-            connection.close().await;
-        }
-    }
-
-    /// Closes the connection, which is not fit to be used again.
-    pub(super) async fn close(mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.close().await;
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.database.pool().in_use.remove(&self.id);
     }
 }
 

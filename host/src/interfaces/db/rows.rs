@@ -33,27 +33,74 @@ impl From<Cut> for Failure {
     }
 }
 
-/// Reads rows by `decode` until there are no more, or until they take more than `limit` bytes
-/// in the guest.
+/// Reads rows by `decode` until there are no more, or until they are more than `limit` allows.
 pub(super) async fn gather<R>(
     mut stream: BoxStream<'_, Result<R, sqlx::Error>>,
     limit: Bounds,
     mut decode: impl FnMut(&R) -> Result<Vec<Value>, Error>,
 ) -> Result<Vec<Vec<Value>>, Cut> {
-    let mut rows = Vec::new();
-    let mut bytes: u64 = 0;
+    let mut rows = Gathered::new(limit);
     while let Some(row) = stream.try_next().await.map_err(Cut::Database)? {
         let row = decode(&row).map_err(Cut::Refused)?;
-        bytes = bytes.saturating_add(ROW + row.iter().map(size).sum::<u64>());
-        if bytes > limit.bytes {
-            return Err(Cut::Refused(too_large(limit.bytes, rows.len())));
-        }
-        if rows.len() as u64 >= limit.rows {
-            return Err(Cut::Refused(too_many(limit.rows)));
-        }
-        rows.push(row);
+        rows.push(row).map_err(Cut::Refused)?;
     }
-    Ok(rows)
+    Ok(rows.into_rows())
+}
+
+/// Rows read one by one, as many as the plugin may have.
+pub(super) struct Gathered {
+    rows: Vec<Vec<Value>>,
+    bytes: u64,
+    bounds: Bounds,
+}
+
+impl Gathered {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { rows: Vec::new(), bytes: 0, bounds }
+    }
+
+    /// # Errors
+    /// `limit-exceeded`, where the rows are more than the plugin may have.
+    pub(super) fn push(&mut self, row: Vec<Value>) -> Result<(), Error> {
+        self.bytes = self.bytes.saturating_add(row_size(&row));
+        if self.bytes > self.bounds.bytes {
+            return Err(too_large(self.bounds, self.rows.len()));
+        }
+        if self.rows.len() as u64 >= self.bounds.rows {
+            return Err(too_many(self.bounds.rows));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Takes the row, or gives it back where it does not fit.
+    ///
+    /// # Errors
+    /// `limit-exceeded`, where not even this row alone fits.
+    pub(super) fn push_or_return(&mut self, row: Vec<Value>) -> Result<Option<Vec<Value>>, Error> {
+        if !self.rows.is_empty() && self.bytes.saturating_add(row_size(&row)) > self.bounds.bytes {
+            return Ok(Some(row));
+        }
+        self.push(row).map(|()| None)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes in the guest so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn into_rows(self) -> Vec<Vec<Value>> {
+        self.rows
+    }
+}
+
+/// Bytes of a row in the guest.
+pub(super) fn row_size(row: &[Value]) -> u64 {
+    ROW + row.iter().map(size).sum::<u64>()
 }
 
 /// Bytes of a value in the guest.
@@ -89,12 +136,12 @@ fn too_many(limit: u64) -> Error {
     Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
 }
 
-fn too_large(limit: u64, rows: usize) -> Error {
-    let message = format!(
-        "the result has more than {limit} bytes, which is all the memory that the plugin may use; {rows} rows \
-         of it fit"
+fn too_large(limit: Bounds, rows: usize) -> Error {
+    let Bounds { bytes, bytes_key, .. } = limit;
+    let message = format!("the result has more than {bytes} bytes (`{bytes_key}`); {rows} rows of it fit");
+    let hint = format!(
+        "read less with LIMIT or fewer columns, in pages by key (WHERE id > $1 ORDER BY id LIMIT 1000), or by a \
+         cursor, or have the operator raise `{bytes_key}` of the plugin"
     );
-    let hint = "read less with LIMIT or fewer columns, read in pages by key (WHERE id > $1 ORDER BY id LIMIT \
-                1000), or raise `limits.memory` of the plugin";
-    Error { hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
+    Error { hint: Some(hint), ..error::new(ErrorKind::LimitExceeded, message) }
 }

@@ -51,7 +51,7 @@ impl Grants {
     #[must_use]
     pub fn new(databases: &Databases, plugin: &Name, config: &PluginConfig) -> Self {
         let granted = |(name, grant): (&Name, _)| {
-            let grant = Arc::new(Grant::new(plugin.clone(), grant, config.limits.memory));
+            let grant = Arc::new(Grant::new(plugin.clone(), name.clone(), grant, config.limits.memory));
             Some((name.clone(), Granted { database: Arc::clone(databases.get(name)?), grant }))
         };
         Self {
@@ -450,7 +450,7 @@ impl Registry {
         let open = self.open.values().filter(|open| Arc::ptr_eq(&open.grant, grant)).count();
         let most = grant.limits.max_open_transactions;
         if open >= most as usize {
-            return Err(limit("transactions", open, most, "max_open_transactions", "end one first"));
+            return Err(limit("transactions", open, most, grant, "max_open_transactions", "end one first"));
         }
         self.next += 1;
         self.open.insert(self.next, Open { grant: Arc::clone(grant), commands, cursors: 0 });
@@ -464,7 +464,7 @@ impl Registry {
         let open: usize = of_grant.map(|open| open.cursors as usize).sum();
         let most = grant.limits.max_open_cursors;
         if open >= most as usize {
-            return Err(limit("cursors", open, most, "max_open_cursors", "drop one first"));
+            return Err(limit("cursors", open, most, &grant, "max_open_cursors", "drop one first"));
         }
         if let Some(transaction) = self.open.get_mut(&id) {
             transaction.cursors += 1;
@@ -512,8 +512,10 @@ fn transaction_ended() -> Error {
 }
 
 /// What an execution has too many of. Nothing has failed: the plugin can go on.
-fn limit(what: &str, open: usize, most: u32, key: &str, advice: &str) -> Error {
-    let message =
-        format!("this execution has {open} {what} open, and {most} are allowed at a time (`{key}`)");
+fn limit(what: &str, open: usize, most: u32, grant: &Grant, key: &str, advice: &str) -> Error {
+    let message = format!(
+        "this execution has {open} {what} open in database `{}`, and {most} are allowed at a time (`{key}`)",
+        grant.database
+    );
     Error { hint: Some(advice.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
 }

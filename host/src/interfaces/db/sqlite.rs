@@ -1,56 +1,39 @@
 //! A connection to a SQLite file.
 //!
+//! Each connection has a thread of its own ([`thread`]), where every call of SQLite is made; this
+//! side asks and waits. One question is one hop: a statement with its transaction, all rows of a
+//! result, one fetch of a cursor.
+//!
 //! SQLite has one writer at a time. A transaction that may write takes the writer's lock when
 //! it begins (`BEGIN IMMEDIATE`), so that it never fails half-way because another one came
 //! first; within this host the writers queue for it in order ([`Writers`]). What only reads
 //! never takes it. Every isolation level is met by SQLite's only one, which is serializable.
 
-mod prepare;
+mod cursor;
+mod guard;
+mod lexer;
+mod thread;
 mod values;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqlSafeStr as _, SqliteConnection,
-    TypeInfo as _, ValueRef as _,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use rusqlite::ffi;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
-use self::prepare::Prepared;
+use self::guard::{Deadline, Settings, Watch};
+use self::thread::{Command, Job, Worker};
 use super::caller::Caller;
 use super::connection::Canceller;
 use super::error::Failure;
 use super::grant::{Bounds, Grant};
-use super::rows;
+use super::transaction::overdue;
 use super::work::{Begin, Left, Output, Purpose, Task, Work};
-use super::{Column, Error, ErrorKind, RowSet, Value, error};
-
-/// How long SQLite itself waits for a lock. It cannot be cancelled in that time, so that the
-/// waiting is done in many short pieces.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// How many rows SQLite may be ahead of who reads them. Each of them may be as large as a whole
-/// result, so that there should be few.
-const BUFFERED_ROWS: usize = 8;
-
-/// How many steps of SQLite's virtual machine pass between two looks at the cancel flag: some
-/// tens of microseconds.
-const STEPS: i32 = 1_000;
-
-/// Fixes what the transaction sees, and has SQLite notice that another connection has changed
-/// the tables. Otherwise it would do so in the middle of a statement, which then has other
-/// columns than sqlx knows of.
-macro_rules! see_schema {
-    () => {
-        "SELECT 1 FROM sqlite_schema LIMIT 0"
-    };
-}
+use super::{Column, Error, ErrorKind, Value, error};
 
 /// Whose turn it is to write to one file, among the connections of this host.
 #[derive(Debug)]
@@ -80,20 +63,25 @@ impl Drop for Turn {
     }
 }
 
-/// One connection. It has a thread of its own, which sqlx runs.
+/// One connection. Dropped without a word, it stops what runs, and its thread closes the file.
 pub(super) struct Connection {
-    inner: SqliteConnection,
+    commands: Sender<Command>,
+    watch: Arc<Watch>,
     writers: Arc<Writers>,
     turn: Option<Turn>,
-    read_only: bool,
-    /// It may have temporary tables, which live as long as it does.
-    made_objects: bool,
-    /// Makes the statement that runs fail, and every later one.
-    pub(super) cancel: Arc<AtomicBool>,
-    /// SQLite has rolled back the transaction by itself.
-    gone: Arc<AtomicBool>,
     /// How long to wait for locks.
     patience: Duration,
+    statement_timeout: Option<Duration>,
+    /// When the time of the execution that uses it is over.
+    deadline: Instant,
+    /// The last [`Connection::once`] has come as far as its statement.
+    ran: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.watch.cancel.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Writers {
@@ -127,124 +115,197 @@ impl Writers {
             None => "somebody outside of this host".to_owned(),
         };
         let message = format!("the writer's turn on this SQLite file did not come in time; {who} has it");
-        let code = Some(libsqlite3_sys::SQLITE_BUSY.to_string());
+        let code = Some(ffi::SQLITE_BUSY.to_string());
         Error { code, ..error::new(ErrorKind::Conflict, message) }
     }
 }
 
-/// Opens the file, which is made if it is missing. No value and no row may have more than
-/// `largest` bytes.
+/// Opens the file, which is made if it is missing, and may grow to `max_size` bytes.
 pub(super) async fn connect(
     path: &Path,
     writers: &Arc<Writers>,
     patience: Duration,
+    max_size: Option<u64>,
     grant: Option<&Grant>,
 ) -> Result<Connection, Failure> {
-    if let Some(folder) = path.parent() {
-        tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
-    }
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        .row_buffer_size(BUFFERED_ROWS)
-        .disable_statement_logging();
-    let until = Instant::now() + patience;
-    let mut inner = loop {
-        match options.connect().await.map_err(Failure::from) {
-            Ok(connection) => break connection,
-            // Another connection is just making the file, or changing its journal's mode.
-            Err(failure) if error::is_sqlite_busy(&failure.error) && Instant::now() < until => {}
-            Err(failure) => return Err(failure),
-        }
+    let settings = Settings {
+        largest_value: grant.map_or(u64::MAX, |grant| grant.largest_value),
+        max_size,
+        read_only: grant.is_some_and(|grant| grant.read_only),
     };
-    let (cancel, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let mut handle = inner.lock_handle().await?;
-    prepare::limit_length(&mut handle, grant.map_or(u64::MAX, |grant| grant.largest_value));
-    let flag = Arc::clone(&cancel);
-    handle.set_progress_handler(STEPS, move || !flag.load(Ordering::Relaxed));
-    let flag = Arc::clone(&gone);
-    handle.set_rollback_hook(move || flag.store(true, Ordering::Relaxed));
-    drop(handle);
-    let writers = Arc::clone(writers);
-    Ok(Connection {
-        inner,
-        writers,
+    let plugin = grant.map_or("check", |grant| grant.plugin.as_str());
+    let watch = Watch::new();
+    let (commands, opened) = thread::start(plugin, path.to_owned(), settings, Arc::clone(&watch))
+        .map_err(|error| error::new(ErrorKind::Connection, format!("no thread could be started: {error}")))?;
+    // Made before it is open, so that it is closed again where nobody waits any more.
+    let connection = Connection {
+        commands,
+        watch,
+        writers: Arc::clone(writers),
         turn: None,
-        read_only: false,
-        made_objects: false,
-        cancel,
-        gone,
         patience,
-    })
+        statement_timeout: grant.and_then(|grant| grant.statement_timeout),
+        deadline: Instant::now(),
+        ran: false,
+    };
+    match timeout_at(Instant::now() + patience, opened).await {
+        Ok(Ok(opened)) => opened?,
+        Ok(Err(_gone)) => return Err(lost()),
+        Err(_elapsed) => return Err(error::new(ErrorKind::Timeout, "it does not answer").into()),
+    }
+    Ok(connection)
 }
 
 impl Connection {
     /// What stops a statement on it.
     pub(super) fn canceller(&self) -> Canceller {
-        Canceller::Sqlite(Arc::clone(&self.cancel))
+        Canceller::Sqlite(Arc::clone(&self.watch.cancel))
     }
 
     /// Begins a transaction; that of a statement that only reads takes no lock.
     pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
-        let reads = match begin.purpose {
-            _ if begin.read_only() => true,
-            Purpose::Statement(sql, what) => what.only_reads || self.prepare(sql).await?.read_only,
-            Purpose::Guest(_) => false,
-        };
-        self.read_only = reads;
+        self.start(begin.caller);
+        let reads =
+            begin.read_only() || matches!(begin.purpose, Purpose::Statement(_, what) if what.only_reads);
         if reads {
-            self.begin_by(concat!("BEGIN; ", see_schema!())).await
-        } else {
-            let caller: &Caller = begin.caller;
-            let writer = Writer { session: caller.session, owner: caller.to_string() };
-            self.begin_to_write(&writer, &caller.closing).await
+            return self.ask(Worker::begin_to_read).await;
         }
-    }
-
-    async fn begin_to_write(&mut self, writer: &Writer, closing: &CancellationToken) -> Result<(), Failure> {
         let until = Instant::now() + self.patience;
-        let writers = Arc::clone(&self.writers);
-        let turn = tokio::select! {
-            () = closing.cancelled() => return Err(error::execution_ended().into()),
-            turn = writers.turn(writer, until) => turn?,
-        };
+        self.take_turn(begin.caller, until).await?;
         loop {
-            match self.begin_by(concat!("BEGIN IMMEDIATE; ", see_schema!())).await {
-                Ok(()) => break,
-                Err(failure) if !error::is_sqlite_busy(&failure.error) => return Err(failure),
-                Err(_) if closing.is_cancelled() => return Err(error::execution_ended().into()),
-                Err(_) if Instant::now() < until => {}
-                Err(_) => {
-                    drop(turn);
-                    return Err(writers.still_busy().into());
+            match self.ask(Worker::begin_to_write).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.wait_on(begin.caller, until)?,
+                Err(failure) => {
+                    self.turn = None;
+                    return Err(failure);
                 }
             }
         }
-        self.turn = Some(turn);
-        Ok(())
     }
 
-    async fn begin_by(&mut self, sql: &'static str) -> Result<(), Failure> {
-        let begun = self.simple(sql).await;
-        if begun.is_err() {
-            // The transaction may have begun before the error. If not, this fails.
-            let _none = self.simple("ROLLBACK").await;
+    /// Runs one statement in a transaction of its own: one hop to the thread, and another one
+    /// where only SQLite can tell whether the statement writes.
+    pub(super) async fn once(
+        &mut self,
+        begin: &Begin<'_>,
+        work: &Work<'_>,
+    ) -> Result<(Output, Left), Failure> {
+        self.start(begin.caller);
+        let job = Arc::new(self.job(work)?);
+        if begin.read_only() || !lexer::writes(work.sql) {
+            self.ran = true;
+            let reading = Arc::clone(&job);
+            if let Some(output) = self.ask(move |worker| worker.read_once(&reading)).await? {
+                return Ok((output, self.left()));
+            }
+            if begin.read_only() {
+                return Err(thread::refused_to_write().into());
+            }
+            self.ran = false;
         }
-        self.gone.store(false, Ordering::Relaxed);
-        begun
+        let patience = Instant::now() + self.patience;
+        let until = job.deadline.statement.map_or(patience, |(until, _)| patience.min(until.into()));
+        let written = self.write_once(begin.caller, &job, until).await;
+        self.turn = None;
+        match (written, job.deadline.statement) {
+            (Ok(output), _) => Ok((output, self.left())),
+            // The time that a statement may take has passed while it waited.
+            (Err(_), Some((until, limit))) if !self.ran && Instant::now() >= until.into() => {
+                Err(overdue(limit).into())
+            }
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    async fn write_once(
+        &mut self,
+        caller: &Caller,
+        job: &Arc<Job>,
+        until: Instant,
+    ) -> Result<Output, Failure> {
+        self.take_turn(caller, until).await?;
+        loop {
+            self.ran = true;
+            let writing = Arc::clone(job);
+            if let Some(output) = self.ask(move |worker| worker.write_once(&writing)).await? {
+                return Ok(output);
+            }
+            self.ran = false;
+            self.wait_on(caller, until)?;
+        }
+    }
+
+    /// True where the last [`Connection::once`] came as far as its statement, so that there was
+    /// something to roll back.
+    pub(super) fn ran(&self) -> bool {
+        self.ran
+    }
+
+    /// True where the last [`Connection::once`], which did not answer, may still commit.
+    pub(super) fn may_commit(&self) -> bool {
+        self.watch.committing.load(Ordering::SeqCst)
+    }
+
+    /// True where nothing of its session is left: settings cannot be changed by a plugin, and
+    /// opening the file again is cheaper than asking which temporary tables there are.
+    pub(super) fn left(&self) -> Left {
+        if self.watch.made_temporary.load(Ordering::Relaxed) { Left::Something } else { Left::Nothing }
+    }
+
+    /// Runs one statement.
+    pub(super) async fn run(&mut self, work: &Work<'_>) -> Result<Output, Failure> {
+        self.clear();
+        let job = self.job(work)?;
+        self.ask(move |worker| worker.run(&job)).await
+    }
+
+    pub(super) async fn open_cursor(&mut self, number: u64, work: &Work<'_>) -> Result<Vec<Column>, Failure> {
+        self.clear();
+        let job = self.job(work)?;
+        self.ask(move |worker| worker.open_cursor(number, &job)).await
+    }
+
+    pub(super) async fn fetch(
+        &mut self,
+        number: u64,
+        limit: u32,
+        bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        self.clear();
+        let (limit, deadline) = (usize::try_from(limit).unwrap_or(usize::MAX), self.statement_deadline());
+        self.ask(move |worker| worker.fetch(number, limit, bounds, deadline)).await
+    }
+
+    pub(super) async fn close_cursor(&mut self, number: u64) -> Result<(), Failure> {
+        self.ask(move |worker| {
+            worker.close_cursor(number);
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn savepoint(&mut self, number: u32) -> Result<(), Failure> {
+        self.clear();
+        self.ask(move |worker| worker.savepoint(number)).await
+    }
+
+    pub(super) async fn rollback_to(&mut self, number: u32) -> Result<(), Failure> {
+        self.clear();
+        self.ask(move |worker| worker.rollback_to(number)).await
+    }
+
+    pub(super) async fn release(&mut self, number: u32) -> Result<(), Failure> {
+        self.clear();
+        self.ask(move |worker| worker.release(number)).await
     }
 
     /// Commits. Readers that hold a lock (outside of WAL) are waited for.
     pub(super) async fn commit(&mut self) -> Result<Left, Failure> {
-        if self.gone.load(Ordering::Relaxed) {
-            return Err(gone().into());
-        }
+        self.clear();
         let until = Instant::now() + self.patience;
         loop {
-            match self.simple("COMMIT").await {
+            match self.ask(Worker::commit).await {
                 Err(failure) if error::is_sqlite_busy(&failure.error) && Instant::now() < until => {}
                 Err(failure) => return Err(failure),
                 Ok(()) => break,
@@ -256,157 +317,92 @@ impl Connection {
 
     /// Rolls back, unless SQLite has done so.
     pub(super) async fn rollback(&mut self) -> Result<Left, Failure> {
-        if !self.gone.load(Ordering::Relaxed) {
-            self.simple("ROLLBACK").await?;
-        }
+        self.clear();
+        self.ask(Worker::rollback).await?;
         self.turn = None;
         Ok(self.left())
     }
 
-    /// True where nothing of its session is left: settings cannot be changed by a plugin, and
-    /// opening the file again is cheaper than asking which temporary tables there are.
-    fn left(&self) -> Left {
-        if self.made_objects { Left::Something } else { Left::Nothing }
-    }
-
-    pub(super) async fn savepoint(&mut self, number: u32) -> Result<(), Failure> {
-        self.text(format!("SAVEPOINT innkeeper_{number}")).await
-    }
-
-    pub(super) async fn rollback_to(&mut self, number: u32) -> Result<(), Failure> {
-        self.text(format!("ROLLBACK TO innkeeper_{number}")).await
-    }
-
-    pub(super) async fn release(&mut self, number: u32) -> Result<(), Failure> {
-        self.text(format!("RELEASE innkeeper_{number}")).await
-    }
-
-    pub(super) async fn open_cursor(
-        &mut self,
-        _number: u64,
-        _work: &Work<'_>,
-    ) -> Result<Vec<Column>, Failure> {
-        Err(error::new(ErrorKind::Other, "cursors are not there yet").into())
-    }
-
-    pub(super) async fn fetch(
-        &mut self,
-        _number: u64,
-        _limit: u32,
-        _bounds: Bounds,
-    ) -> Result<Vec<Vec<Value>>, Failure> {
-        Err(error::new(ErrorKind::Other, "cursors are not there yet").into())
-    }
-
-    pub(super) async fn close_cursor(&mut self, _number: u64) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    async fn text(&mut self, sql: String) -> Result<(), Failure> {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.inner).await?;
-        Ok(())
-    }
-
     /// Closes the file.
     pub(super) async fn close(self) -> Result<(), Failure> {
-        Ok(self.inner.close().await?)
+        let (reply, closed) = oneshot::channel();
+        self.commands.send(Command::Close(reply)).map_err(|_gone| lost())?;
+        closed.await.map_err(|_gone| lost())
     }
 
-    /// Runs one statement.
-    pub(super) async fn run(&mut self, work: &Work<'_>) -> Result<Output, Failure> {
-        match work.task {
-            Task::Many(lists) => {
-                let mut changed = 0;
-                for params in lists {
-                    if let Output::Changed(more) = self.run_once(work, params, None).await? {
-                        changed += more;
-                    }
-                }
-                Ok(Output::Changed(changed))
-            }
-            Task::Changes(params) => self.run_once(work, params, None).await,
-            Task::Rows(params, bounds) => self.run_once(work, params, Some(bounds)).await,
-        }
-    }
-
-    async fn run_once(
-        &mut self,
-        work: &Work<'_>,
-        params: &[Value],
-        want: Option<Bounds>,
-    ) -> Result<Output, Failure> {
-        let (sql, what) = (work.sql, work.what);
-        if self.gone.load(Ordering::Relaxed) {
-            return Err(gone().into());
-        }
-        self.made_objects |= what.changes_schema;
-        let prepared = self.prepare(sql).await?;
-        if self.read_only && !prepared.read_only {
-            let code = Some(libsqlite3_sys::SQLITE_READONLY.to_string());
-            let message = "the transaction is read-only, and this statement may write";
-            return Err(Error { code, ..error::new(ErrorKind::Statement, message) }.into());
-        }
-        error::require_parameters(prepared.parameters, params.len())?;
-        let arguments = values::encode(params)?;
-        // Compiled anew each time: sqlx keeps the columns of a statement that it caches even
-        // when the tables have changed.
-        let query =
-            sqlx::query_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), arguments).persistent(false);
-        match want {
-            Some(limit) => {
-                let mut columns = None;
-                let rows = rows::gather(query.fetch(&mut self.inner), limit, |row| {
-                    row_of(columns.get_or_insert_with(|| columns_of(&prepared, Some(row))), row)
-                });
-                let rows = rows.await?;
-                let columns = columns.unwrap_or_else(|| columns_of(&prepared, None));
-                Ok(Output::Rows(RowSet { columns, rows }))
-            }
-            None => {
-                let done = query.execute(&mut self.inner).await?;
-                // Of a statement that changes no rows, SQLite tells the number of the last
-                // one that did.
-                let counts = what.changes_rows && !prepared.read_only;
-                Ok(Output::Changed(if counts { done.rows_affected() } else { 0 }))
-            }
-        }
-    }
-
-    async fn prepare(&mut self, sql: &str) -> Result<Prepared, Failure> {
-        let mut handle = self.inner.lock_handle().await?;
-        Ok(prepare::prepare(&mut handle, sql)?)
-    }
-
-    async fn simple(&mut self, sql: &'static str) -> Result<(), Failure> {
-        sqlx::raw_sql(sql).execute(&mut self.inner).await?;
+    /// Waits for its turn to write, among the connections of this host.
+    async fn take_turn(&mut self, caller: &Caller, until: Instant) -> Result<(), Failure> {
+        let writers = Arc::clone(&self.writers);
+        let writer = Writer { session: caller.session, owner: caller.to_string() };
+        self.turn = tokio::select! {
+            () = caller.closing.cancelled() => return Err(error::execution_ended().into()),
+            turn = writers.turn(&writer, until) => Some(turn?),
+        };
         Ok(())
     }
-}
 
-fn gone() -> Error {
-    error::new(ErrorKind::Closed, "SQLite has rolled the transaction back")
-}
+    /// Goes on waiting for somebody outside of this host who has the lock, or ends the turn.
+    fn wait_on(&mut self, caller: &Caller, until: Instant) -> Result<(), Error> {
+        let ended = caller.closing.is_cancelled() || self.watch.is_cancelled();
+        if !ended && Instant::now() < until {
+            return Ok(());
+        }
+        // Before the words, which otherwise blame this one.
+        self.turn = None;
+        Err(if ended { error::execution_ended() } else { self.writers.still_busy() })
+    }
 
-/// With the type that a column declares; for an expression, that of its first value.
-fn columns_of(prepared: &Prepared, first: Option<&SqliteRow>) -> Vec<Column> {
-    let column = |(index, (name, declared)): (usize, &(String, Option<String>))| {
-        let of_value = || {
-            let value = first.and_then(|row| row.try_get_raw(index).ok());
-            value.filter(|value| !value.is_null()).map(|value| value.type_info().name().to_owned())
+    /// Something begins on behalf of an execution.
+    fn start(&mut self, caller: &Caller) {
+        self.clear();
+        self.ran = false;
+        self.deadline = caller.deadline;
+    }
+
+    /// What was told to stop has stopped: what comes next is not meant.
+    fn clear(&self) {
+        self.watch.cancel.store(false, Ordering::SeqCst);
+        self.watch.committing.store(false, Ordering::SeqCst);
+    }
+
+    fn statement_deadline(&self) -> Deadline {
+        let now = Instant::now();
+        let statement =
+            self.statement_timeout.and_then(|limit| Some((now.checked_add(limit)?.into(), limit)));
+        Deadline { statement, execution: self.deadline.into() }
+    }
+
+    fn job(&self, work: &Work<'_>) -> Result<Job, Error> {
+        let task = match work.task {
+            Task::Rows(params, bounds) => thread::Task::Rows(values::encode(params)?, bounds),
+            Task::Changes(params) => thread::Task::Changes(values::encode(params)?),
+            Task::Many(lists) => {
+                let lists = lists.iter().map(|params| values::encode(params));
+                thread::Task::Many(lists.collect::<Result<_, _>>()?)
+            }
         };
-        let type_name = declared.clone().or_else(of_value).unwrap_or_else(|| "NULL".to_owned());
-        Column { name: name.clone(), type_name }
-    };
-    prepared.columns.iter().enumerate().map(column).collect()
+        let deadline = self.statement_deadline();
+        Ok(Job { sql: work.sql.to_owned(), counts: work.what.changes_rows, task, deadline })
+    }
+
+    /// Has the thread do something, unless nobody waits for it any more when its turn comes.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Worker) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let work = move |worker: &mut Worker| {
+            if !reply.is_closed() {
+                let _gone = reply.send(work(worker));
+            }
+        };
+        self.commands.send(Command::Do(Box::new(work))).map_err(|_gone| lost())?;
+        Ok(answer.await.map_err(|_gone| lost())??)
+    }
 }
 
-fn row_of(columns: &[Column], row: &SqliteRow) -> Result<Vec<Value>, Error> {
-    let value = |(index, column): (usize, &Column)| {
-        let value = row.try_get_raw(index).map_err(|error| {
-            let message = format!("column `{}` could not be read: {error}", column.name);
-            error::new(ErrorKind::Conversion, message)
-        })?;
-        values::decode(&column.name, value)
-    };
-    columns.iter().enumerate().map(value).collect()
+/// The thread has ended, which it does only when it panics.
+fn lost() -> Failure {
+    let message = "the host failed in this call of SQLite; its log says how";
+    Failure { broken: true, ..error::new(ErrorKind::Connection, message).into() }
 }

@@ -72,13 +72,6 @@ pub(super) fn check(sql: &str, dialect: Dialect) -> Result<Statement, Error> {
     })
 }
 
-/// True where SQLite finds no further statement in the text.
-pub(super) fn is_blank_sqlite(text: &str) -> bool {
-    let mut scanner = Scanner { rest: text, dialect: Dialect::Sqlite };
-    scanner.skip();
-    scanner.rest.is_empty()
-}
-
 struct Scanner<'a> {
     rest: &'a str,
     dialect: Dialect,

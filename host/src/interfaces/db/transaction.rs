@@ -15,8 +15,9 @@ use super::connection::{Canceller, Connection, Ending, PATIENCE, Term, supervise
 use super::error::Failure;
 use super::grant::{Bounds, Grant};
 use super::pool::{Database, Lease};
+use super::statement::{self, Dialect};
 use super::work::{Begin, Left, Output, Purpose, Task, Work};
-use super::{BeginOptions, Column, Error, ErrorKind, Value, error, statement};
+use super::{BeginOptions, Column, Error, ErrorKind, Value, error, once};
 
 /// How long a rollback may take while the execution goes on: SQLite undoes on disk what it
 /// has spilled there.
@@ -24,7 +25,7 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a database may take to enforce the time-out of a statement by itself, which gives
 /// the better message, before the host does.
-const TIMEOUT_MARGIN: Duration = Duration::from_millis(250);
+pub(super) const TIMEOUT_MARGIN: Duration = Duration::from_millis(250);
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -68,6 +69,9 @@ pub(super) async fn run_once(
     task: Task<'_>,
 ) -> Result<Output, Failure> {
     let what = statement::check(sql, database.dialect())?;
+    if database.dialect() == Dialect::Sqlite {
+        return once::run(database, grant, caller, &Work { sql, what, task }).await;
+    }
     let purpose = Purpose::Statement(sql, what);
     let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
     match transaction.run(sql, task).await {
@@ -163,6 +167,8 @@ impl Transaction {
         self.require_sound()?;
         let result = match self.work(sql, task) {
             Ok(work) => self.supervised(async |connection| connection.run(&work).await).await,
+            // A limit has kept it from running at all, and the transaction is as it was.
+            Err(error) if error.kind == ErrorKind::LimitExceeded => return Err(error.into()),
             Err(error) => Err(error.into()),
         };
         self.note(result)
@@ -179,6 +185,7 @@ impl Transaction {
         let bounds = self.grant.limits.result;
         let opened = match self.work(sql, Task::Rows(params, bounds)) {
             Ok(work) => self.supervised(async |connection| connection.open_cursor(number, &work).await).await,
+            Err(error) if error.kind == ErrorKind::LimitExceeded => return Err(error.into()),
             Err(error) => Err(error.into()),
         };
         if opened.is_ok() {
@@ -274,6 +281,7 @@ impl Transaction {
 
     /// A statement that failed has failed its transaction.
     fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let result = result.map_err(|failure| self.grant.explain(failure));
         if let Err(failure) = &result {
             self.failed.get_or_insert_with(|| {
                 let mut first = failure.error.message.clone();
@@ -442,7 +450,7 @@ fn has_failed(first: &str) -> Error {
     error::new(ErrorKind::Statement, message)
 }
 
-fn overdue(limit: Duration) -> Error {
+pub(super) fn overdue(limit: Duration) -> Error {
     let limit = humantime::format_duration(limit);
     let message = format!("the statement ran longer than the plugin's `statement_timeout` of {limit}");
     error::new(ErrorKind::Timeout, message)
@@ -452,7 +460,7 @@ fn cursor_ended() -> Error {
     error::new(ErrorKind::Closed, "the cursor has ended")
 }
 
-fn in_doubt(why: &str) -> Error {
+pub(super) fn in_doubt(why: &str) -> Error {
     let message =
         format!("the connection was lost during the commit, and whether it took effect is not known: {why}");
     error::new(ErrorKind::Connection, message)

@@ -5,6 +5,8 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, Error, Expr, ExprLit, FnArg, Ident, ItemFn, Lit, Meta, Result, ReturnType, Type};
 
+mod transaction;
+
 /// Makes a function a job handler.
 ///
 /// The function takes the `&Context` of its execution and, if it wants, one more argument of a
@@ -17,6 +19,36 @@ use syn::{Attribute, Error, Expr, ExprLit, FnArg, Ident, ItemFn, Lit, Meta, Resu
 /// - The first paragraph of its doc comment is the handler's summary.
 /// - The type of its second argument becomes the JSON Schema that the host checks arguments by.
 ///   Without a second argument the handler accepts any arguments and ignores them.
+///
+/// # One transaction for the whole call
+///
+/// `#[handler(transaction)]` begins a transaction before the function and passes it, between the
+/// context and the arguments:
+///
+/// ```text
+/// #[handler(transaction)]
+/// fn close_month(ctx: &Context, tx: &Transaction, args: Args) -> Result<Report, Failure> {
+/// ```
+///
+/// It is committed when the function returns `Ok`, after the result was written as JSON: a result
+/// that the host cannot keep commits nothing. It is rolled back when the function returns an error,
+/// panics, is stopped by its time-out, or the host dies. Where the commit fails, the handler fails, as
+/// with any other error of the database: retryably after a conflict.
+///
+/// The functions of `innkeeper_sdk::db` stay what they are: each is a transaction of its own, which
+/// sees nothing of this one and stays committed when this one is rolled back. On SQLite, which has
+/// one writer at a time, those that write are refused while this one is open.
+///
+/// Options, all of which may be left out:
+///
+/// ```text
+/// #[handler(transaction(database = "billing", isolation = "serializable", read_only))]
+/// ```
+///
+/// - `database`: one that the operator granted to the plugin, else its default.
+/// - `isolation`: `"read-committed"`, `"repeatable-read"` or `"serializable"`, else the database's
+///   default.
+/// - `read_only`: the database refuses changes. On SQLite such a transaction never waits for a writer.
 ///
 /// The function stays what it is and can be called from other code and from tests. List it in
 /// `innkeeper_sdk::plugin!` to export it. A type of the same name is made beside it, so no module
@@ -38,29 +70,33 @@ pub fn handler(attribute: proc_macro::TokenStream, item: proc_macro::TokenStream
 /// What is generated beside the function: an uninhabited type of the same name, which lives in
 /// another namespace. `plugin!` and `use` then need no more than the function's own path.
 fn expand(attribute: &TokenStream, item: &TokenStream) -> Result<TokenStream> {
-    if !attribute.is_empty() {
-        return Err(Error::new_spanned(attribute, "`#[handler]` takes no arguments"));
-    }
+    let transaction = transaction::parse(attribute)?;
     let function: ItemFn = syn::parse2(item.clone())
         .map_err(|error| Error::new(error.span(), "`#[handler]` belongs on a function"))?;
-    let args = check_signature(&function)?;
+    let args = check_signature(&function, transaction.is_some())?;
     let ident = &function.sig.ident;
     let visibility = &function.vis;
     let name = handler_name(ident)?;
     let summary = summary(&function.attrs);
-    let (schema, call) = match args {
-        None => (
-            quote!(|| ::core::option::Option::None),
-            quote!(|context, _| ::innkeeper_sdk::__private::call(#ident, context)),
-        ),
-        Some(args) => (
-            quote_spanned! {args.span()=>
-                || ::core::option::Option::Some(::innkeeper_sdk::__private::schema_of::<#args>())
-            },
-            quote_spanned! {args.span()=>
-                |context, args| ::innkeeper_sdk::__private::call_with_args(#ident, context, args)
-            },
-        ),
+    let schema = match args {
+        None => quote!(|| ::core::option::Option::None),
+        Some(args) => quote_spanned! {args.span()=>
+            || ::core::option::Option::Some(::innkeeper_sdk::__private::schema_of::<#args>())
+        },
+    };
+    let call = match (args, transaction) {
+        (None, None) => quote!(|context, _| ::innkeeper_sdk::__private::call(#ident, context)),
+        (Some(args), None) => quote_spanned! {args.span()=>
+            |context, args| ::innkeeper_sdk::__private::call_with_args(#ident, context, args)
+        },
+        (None, Some(options)) => quote! {
+            |context, _| ::innkeeper_sdk::__private::call_in_transaction(#ident, #options, context)
+        },
+        (Some(args), Some(options)) => quote_spanned! {args.span()=>
+            |context, args| {
+                ::innkeeper_sdk::__private::call_with_args_in_transaction(#ident, #options, context, args)
+            }
+        },
     };
     Ok(quote! {
         #[doc(hidden)]
@@ -80,8 +116,7 @@ fn expand(attribute: &TokenStream, item: &TokenStream) -> Result<TokenStream> {
 
 /// Checks what the compiler would report in words about generated code, and returns the type of
 /// the handler's arguments.
-fn check_signature(function: &ItemFn) -> Result<Option<&Type>> {
-    const TAKES: &str = "a handler takes `&Context` and at most one argument after it";
+fn check_signature(function: &ItemFn, in_transaction: bool) -> Result<Option<&Type>> {
     let signature = &function.sig;
     if let Some(token) = &signature.asyncness {
         return Err(Error::new_spanned(
@@ -99,21 +134,46 @@ fn check_signature(function: &ItemFn) -> Result<Option<&Type>> {
         let message = "a handler returns a `Result`, such as `Result<(), Failure>`";
         return Err(Error::new_spanned(&signature.ident, message));
     }
+    check_inputs(function, in_transaction)
+}
+
+fn check_inputs(function: &ItemFn, in_transaction: bool) -> Result<Option<&Type>> {
+    let (references, takes) = if in_transaction {
+        (
+            2,
+            "a handler with `transaction` takes `&Context`, `&Transaction` and at most one argument after them",
+        )
+    } else {
+        (1, "a handler takes `&Context` and at most one argument after it")
+    };
+    let signature = &function.sig;
     let mut inputs = signature.inputs.iter();
-    match inputs.next() {
-        Some(FnArg::Typed(first)) if matches!(*first.ty, Type::Reference(_)) => {}
-        Some(other) => return Err(Error::new_spanned(other, TAKES)),
-        None => return Err(Error::new_spanned(&signature.ident, TAKES)),
+    for _ in 0..references {
+        match inputs.next() {
+            Some(FnArg::Typed(input)) if matches!(*input.ty, Type::Reference(_)) => {}
+            Some(other) => return Err(Error::new_spanned(other, takes)),
+            None => return Err(Error::new_spanned(&signature.ident, takes)),
+        }
     }
     let args = match inputs.next() {
+        Some(FnArg::Typed(args)) if is_reference_to(&args.ty, "Transaction") && !in_transaction => {
+            let message = "write `#[handler(transaction)]` to be given a transaction";
+            return Err(Error::new_spanned(args, message));
+        }
         Some(FnArg::Typed(args)) => Some(&*args.ty),
-        Some(FnArg::Receiver(receiver)) => return Err(Error::new_spanned(receiver, TAKES)),
+        Some(FnArg::Receiver(receiver)) => return Err(Error::new_spanned(receiver, takes)),
         None => None,
     };
     match inputs.next() {
-        Some(third) => Err(Error::new_spanned(third, TAKES)),
+        Some(further) => Err(Error::new_spanned(further, takes)),
         None => Ok(args),
     }
+}
+
+fn is_reference_to(ty: &Type, name: &str) -> bool {
+    let Type::Reference(reference) = ty else { return false };
+    let Type::Path(path) = &*reference.elem else { return false };
+    path.path.segments.last().is_some_and(|segment| segment.ident == name)
 }
 
 /// The function's name in kebab-case.
@@ -210,7 +270,7 @@ mod tests {
                 Ok(())
             }
         );
-        assert_eq!(refusal(quote!(name = "x"), ok), "`#[handler]` takes no arguments");
+        assert!(refusal(quote!(name = "x"), ok).contains("no option of `#[handler]`"));
         assert!(
             refusal(
                 none(),
@@ -272,5 +332,53 @@ mod tests {
         ] {
             assert!(refusal(none(), wrong).contains("takes `&Context`"));
         }
+    }
+
+    #[test]
+    fn a_handler_with_a_transaction_is_called_with_its_options() {
+        let options = quote!(transaction(database = "billing", isolation = "serializable", read_only));
+        let function = quote!(
+            fn f(ctx: &Context, tx: &Transaction, args: Args) -> R {}
+        );
+        let generated = expand(&options, &function).unwrap().to_string();
+        for part in ["call_with_args_in_transaction", "\"billing\"", "Serializable", "read_only : true"] {
+            assert!(generated.contains(part), "{part}: {generated}");
+        }
+        let function = quote!(
+            fn f(ctx: &Context, tx: &Transaction) -> R {}
+        );
+        let generated = expand(&quote!(transaction), &function).unwrap().to_string();
+        assert!(generated.contains("call_in_transaction"), "{generated}");
+    }
+
+    #[test]
+    fn a_transaction_that_does_not_fit_the_function_is_refused_with_what_to_write_instead() {
+        for wrong in [
+            quote!(
+                fn f(ctx: &Context) -> R {}
+            ),
+            quote!(
+                fn f(ctx: &Context, args: Args) -> R {}
+            ),
+            quote!(
+                fn f(tx: &Transaction) -> R {}
+            ),
+            quote!(
+                fn f(ctx: &Context, tx: Transaction) -> R {}
+            ),
+            quote!(
+                fn f(ctx: &Context, args: Args, tx: &Transaction) -> R {}
+            ),
+            quote!(
+                fn f(ctx: &Context, tx: &Transaction, a: A, b: B) -> R {}
+            ),
+        ] {
+            let message = refusal(quote!(transaction), wrong);
+            assert!(message.contains("takes `&Context`, `&Transaction` and"), "{message}");
+        }
+        let function = quote!(
+            fn f(ctx: &Context, tx: &db::Transaction) -> R {}
+        );
+        assert!(refusal(TokenStream::new(), function).contains("write `#[handler(transaction)]`"));
     }
 }

@@ -74,8 +74,11 @@ impl Error {
         self.kind() == ErrorKind::Conflict
     }
 
-    /// True when the same statement may succeed at another time.
-    pub(crate) fn may_succeed_later(&self) -> bool {
+    /// True when the same may succeed at another time, with nothing changed: after a conflict, a
+    /// time-out, a busy pool, a lost connection, an error of a kind not known better, and the
+    /// limit of statements at once. A [`Failure`](crate::Failure) made of the error is retryable then.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
         match self.kind() {
             ErrorKind::Conflict
             | ErrorKind::Timeout
@@ -89,9 +92,11 @@ impl Error {
             | ErrorKind::ExclusionViolation
             | ErrorKind::Statement
             | ErrorKind::Denied
-            | ErrorKind::LimitExceeded
             | ErrorKind::Conversion
             | ErrorKind::Closed => false,
+            // Every message names its limit. This one is over all executions of the plugin, and
+            // says only that there are many at this moment.
+            ErrorKind::LimitExceeded => self.message().contains("max_running_statements"),
         }
     }
 }

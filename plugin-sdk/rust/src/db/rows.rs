@@ -1,5 +1,7 @@
 //! What a query returns.
 
+use std::rc::Rc;
+
 use super::{Error, ErrorKind, FromValue, Value};
 use crate::bindings::innkeeper::plugin::db as wit;
 
@@ -26,11 +28,15 @@ pub struct Column {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
-    columns: Vec<Column>,
+    columns: Rc<[Column]>,
     rows: Vec<Vec<Value>>,
 }
 
 impl Rows {
+    pub(super) fn new(columns: Rc<[Column]>, rows: Vec<Vec<Value>>) -> Self {
+        Self { columns, rows }
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -79,12 +85,22 @@ impl Rows {
 
 impl From<wit::RowSet> for Rows {
     fn from(set: wit::RowSet) -> Self {
-        let columns = set
-            .columns
-            .into_iter()
-            .map(|wit::Column { name, type_name }| Column { name, type_name })
-            .collect();
-        Self { columns, rows: set.rows }
+        Self::new(columns_of(set.columns), set.rows)
+    }
+}
+
+pub(super) fn columns_of(columns: Vec<wit::Column>) -> Rc<[Column]> {
+    columns.into_iter().map(|wit::Column { name, type_name }| Column { name, type_name }).collect()
+}
+
+/// Row by row, each with values of its own.
+impl IntoIterator for Rows {
+    type Item = OwnedRow;
+    type IntoIter = Box<dyn Iterator<Item = OwnedRow>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let Self { columns, rows } = self;
+        Box::new(rows.into_iter().map(move |values| OwnedRow { columns: Rc::clone(&columns), values }))
     }
 }
 
@@ -127,6 +143,48 @@ impl<'a> Row<'a> {
     /// The values of the row.
     #[must_use]
     pub fn values(&self) -> &'a [Value] {
+        self.values
+    }
+}
+
+/// A row that has its values to itself: of a [`Cursor`](super::Cursor), or of [`Rows`] that are
+/// taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedRow {
+    columns: Rc<[Column]>,
+    values: Vec<Value>,
+}
+
+impl OwnedRow {
+    /// The value of a column, by its name or its number from 0.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conversion`] when there is no such column, or its value is not a `T`.
+    pub fn get<'a, T: FromValue<'a>>(&'a self, column: impl ColumnIndex) -> Result<T, Error> {
+        self.as_row().get(column)
+    }
+
+    /// The same as a view.
+    #[must_use]
+    pub fn as_row(&self) -> Row<'_> {
+        Row { columns: &self.columns, values: &self.values }
+    }
+
+    /// The columns of the row.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The values of the row.
+    #[must_use]
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// The values of the row, to keep.
+    #[must_use]
+    pub fn into_values(self) -> Vec<Value> {
         self.values
     }
 }
@@ -181,6 +239,9 @@ mod tests {
         assert_eq!(read, [(1, Some("a@b")), (2, None)]);
         assert_eq!(rows.scalar::<u8>().unwrap(), 1);
         assert_eq!((&rows).into_iter().count(), rows.len());
+        let owned: Vec<OwnedRow> = rows.into_iter().collect();
+        assert_eq!(owned[0].get::<&str>("email").unwrap(), "a@b");
+        assert_eq!(owned[1].as_row().get::<i64>("id").unwrap(), 2);
     }
 
     #[test]
@@ -203,7 +264,7 @@ mod tests {
             message(second.get::<String>(2).unwrap_err()),
             "there is no column 2; the result has 2 columns, numbered from 0"
         );
-        let none = Rows { columns: vec![], rows: vec![] };
+        let none = Rows::new(columns_of(vec![]), vec![]);
         assert!(message(none.scalar::<i64>().unwrap_err()).contains("returned none"));
     }
 }

@@ -2,15 +2,17 @@
 
 use std::time::SystemTime;
 
-use crate::time::{from_micros, to_micros};
+use crate::time::{from_micros, parse_utc, to_micros};
 
 pub use crate::bindings::innkeeper::plugin::db::Value;
 
 /// A type that a [`Value`] can be read as.
 ///
 /// The types of this crate are lenient only where nothing is lost: an integer is read from an
-/// exact number without a fraction (PostgreSQL's `sum` of a `bigint` is one), a boolean from 0
-/// and 1 (SQLite has no boolean), JSON from text (SQLite stores it so).
+/// exact number without a fraction (PostgreSQL's `sum` of a `bigint` is one), a float from an
+/// integer that it can hold (SQLite stores 12.0 in a `NUMERIC` column as one), a boolean from 0
+/// and 1 (SQLite has no boolean), JSON and a [`SystemTime`] from the text that SQLite stores them
+/// as, such as `2024-02-29 12:34:56.5`, which is in UTC.
 pub trait FromValue<'a>: Sized {
     /// Reads the value.
     ///
@@ -91,8 +93,25 @@ impl FromValue<'_> for f64 {
     fn from_value(value: &Value) -> Result<Self, String> {
         match value {
             Value::Float(float) => Ok(*float),
+            // Every integer up to here is a float, and not every one beyond.
+            Value::Integer(integer) if integer.unsigned_abs() <= 1 << Self::MANTISSA_DIGITS => {
+                Ok(*integer as Self)
+            }
+            Value::Integer(integer) => Err(format!("{integer} does not fit f64")),
             other => Err(mismatch("a float", other)),
         }
+    }
+}
+
+/// A column of single precision arrives as `f64` and is read back exactly.
+impl FromValue<'_> for f32 {
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let float = f64::from_value(value)?;
+        let narrowed = float as Self;
+        if float.is_nan() || f64::from(narrowed) == float {
+            return Ok(narrowed);
+        }
+        Err(format!("{float} does not fit f32"))
     }
 }
 
@@ -147,6 +166,9 @@ impl FromValue<'_> for SystemTime {
     fn from_value(value: &Value) -> Result<Self, String> {
         match value {
             Value::Instant(micros) => Ok(from_micros(*micros)),
+            Value::Text(text) => parse_utc(text)
+                .map(from_micros)
+                .ok_or_else(|| "the text is not an instant such as 2024-02-29 12:34:56.5".to_owned()),
             other => Err(mismatch("an instant", other)),
         }
     }
@@ -184,7 +206,7 @@ impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
     }
 }
 
-fn mismatch(expected: &str, found: &Value) -> String {
+pub(super) fn mismatch(expected: &str, found: &Value) -> String {
     match found {
         Value::Null => format!("expected {expected}, found NULL; read it as an `Option` if NULL is expected"),
         found => format!("expected {expected}, found {}", kind(found)),
@@ -245,6 +267,11 @@ mod tests {
         assert_eq!(Option::<i64>::from_value(&Value::Null), Ok(None));
         assert_eq!(Option::<i64>::from_value(&Value::Integer(3)), Ok(Some(3)));
         assert_eq!(Value::from_value(&Value::Date(1)), Ok(Value::Date(1)));
+        assert_eq!(f64::from_value(&Value::Integer(1 << 53)), Ok(9_007_199_254_740_992.0));
+        assert_eq!(f32::from_value(&Value::Float(0.1_f32.into())), Ok(0.1));
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
+        assert_eq!(SystemTime::from_value(&Value::Instant(1_500_000)), Ok(time));
+        assert_eq!(SystemTime::from_value(&Value::Text("1970-01-01 00:00:01.5".into())), Ok(time));
     }
 
     #[test]
@@ -257,6 +284,12 @@ mod tests {
             refused(Value::Null),
             "expected an integer, found NULL; read it as an `Option` if NULL is expected"
         );
+        assert_eq!(
+            f64::from_value(&Value::Integer(i64::MAX)).unwrap_err(),
+            "9223372036854775807 does not fit f64"
+        );
+        assert_eq!(f32::from_value(&Value::Float(0.1)).unwrap_err(), "0.1 does not fit f32");
+        assert!(SystemTime::from_value(&Value::Text("now".into())).unwrap_err().contains("not an instant"));
         assert_eq!(bool::from_value(&Value::Integer(2)).unwrap_err(), "expected a boolean, found an integer");
         assert!(serde_json::Value::from_value(&Value::Text("{".into())).unwrap_err().contains("not JSON"));
     }

@@ -2,19 +2,24 @@
 //!
 //! Arguments and results are JSON. Every handler's comment says what it takes and returns; in
 //! short: [`basics`] returns, waits, fails and dies in every way, [`program`] runs small programs
-//! against the database, [`services`] calls everything else that the host offers, and [`hostile`] says
+//! against the database, [`transactions`] uses what the SDK makes of transactions, [`gate`] waits
+//! for a test, [`services`] calls everything else that the host offers, and [`hostile`] says
 //! too much and breaks the rules.
 
 mod basics;
+mod gate;
 mod hostile;
 mod program;
 mod services;
+mod transactions;
 mod values;
 
 use basics::{allocate, echo, fail, fail_until, panic, sleep, spin};
+use gate::hold;
 use hostile::{break_rules, excess};
-use program::{hold, sql};
+use program::sql;
 use services::{cancelled, checkpoint, config, enqueue, log, print, progress};
+use transactions::{nested, retry_on_conflict, stream, whole_call, whole_read};
 
 innkeeper_sdk::plugin!(
     allocate,
@@ -29,10 +34,15 @@ innkeeper_sdk::plugin!(
     fail_until,
     hold,
     log,
+    nested,
     panic,
     print,
     progress,
+    retry_on_conflict,
     sleep,
     spin,
     sql,
+    stream,
+    whole_call,
+    whole_read,
 );

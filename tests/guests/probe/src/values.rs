@@ -4,9 +4,11 @@
 //! is an object with the case as its only key: `{"decimal": "1.50"}`, `{"bytes": [0, 255]}`,
 //! `{"date": 1}`, `{"time": 1}`, `{"timestamp": 1}`, `{"instant": 1}`, `{"uuid": "…"}`,
 //! `{"json": {…}}` (`{"json-text": "…"}` to pass text that need not be JSON),
-//! `{"other": "…"}`, and `{"float": "NaN"}` for what is no JSON number.
+//! `{"other": "…"}`, `{"float": "NaN"}` for what is no JSON number, and `{"boolean-array": [true, null]}`,
+//! `{"integer-array": […]}`, `{"float-array": […]}`, `{"text-array": […]}`.
 
 use innkeeper_sdk::db::Value;
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 /// The value of a parameter.
@@ -37,6 +39,8 @@ fn tagged(case: &str, json: Json) -> Result<Value, String> {
     Ok(match case {
         "float" => Value::Float(match &json {
             Json::Number(number) => number.as_f64().ok_or("float takes a number")?,
+            // As an element of an array is written.
+            Json::Object(_) => return from_json(json),
             _ => text()?.parse().map_err(|error| format!("float: {error}"))?,
         }),
         "decimal" => Value::Decimal(text()?),
@@ -49,8 +53,26 @@ fn tagged(case: &str, json: Json) -> Result<Value, String> {
         "json" => Value::Json(json.to_string()),
         "json-text" => Value::Json(text()?),
         "other" => Value::Other(text()?),
+        "boolean-array" => Value::BooleanArray(elements(case, json)?),
+        "integer-array" => Value::IntegerArray(elements(case, json)?),
+        "text-array" => Value::TextArray(elements(case, json)?),
+        "float-array" => {
+            let float = |element: Option<Json>| match element {
+                None => Ok(None),
+                Some(json) => match tagged("float", json)? {
+                    Value::Float(float) => Ok(Some(float)),
+                    _ => Err("float-array takes floats".to_owned()),
+                },
+            };
+            let elements = elements::<Json>(case, json)?;
+            Value::FloatArray(elements.into_iter().map(float).collect::<Result<_, String>>()?)
+        }
         _ => return Err(format!("{case:?} is no case of a value")),
     })
+}
+
+fn elements<T: DeserializeOwned>(case: &str, json: Json) -> Result<Vec<Option<T>>, String> {
+    serde_json::from_value(json).map_err(|error| format!("{case}: {error}"))
 }
 
 /// The value of a column.

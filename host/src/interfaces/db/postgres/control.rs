@@ -1,12 +1,13 @@
 //! How the host stops what runs on a server process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::open;
+use super::options;
 use crate::interfaces::db::connection::PATIENCE;
 
 /// How long a connection that was kept may take for an answer. Less than [`PATIENCE`], so that
@@ -28,16 +29,28 @@ pub(in crate::interfaces::db) enum Signal {
 pub(in crate::interfaces::db) struct Control {
     url: String,
     connection: Mutex<Option<PgConnection>>,
+    /// The server can look whether its clients are still there.
+    checks_clients: AtomicBool,
 }
 
 impl Control {
     pub(in crate::interfaces::db) fn new(url: String) -> Self {
-        Self { url, connection: Mutex::default() }
+        Self { url, connection: Mutex::default(), checks_clients: AtomicBool::new(true) }
     }
 
     /// The login.
     pub(in crate::interfaces::db) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// False once [`Self::never_check_clients`] was called.
+    pub(super) fn checks_clients(&self) -> bool {
+        self.checks_clients.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that the server does not take the setting.
+    pub(super) fn never_check_clients(&self) {
+        self.checks_clients.store(false, Ordering::Relaxed);
     }
 
     /// Sends the signal, over a connection that is kept for the next time. False where it could
@@ -51,7 +64,10 @@ impl Control {
                 *kept = within(KEPT_PATIENCE, send(connection, signal, pid)).await;
             }
             if kept.is_none() {
-                let fresh = async { send(open(&self.url, "innkeeper control").await?, signal, pid).await };
+                let fresh = async {
+                    let options = options(&self.url, "innkeeper control")?;
+                    send(options.connect().await?, signal, pid).await
+                };
                 *kept = within(PATIENCE, fresh).await;
             }
             kept.is_some()

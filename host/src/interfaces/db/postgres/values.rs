@@ -4,117 +4,78 @@
 //! that the server inferred for it, whatever case of `value` it came in, so that the bytes
 //! always mean what the statement expects.
 
-use sqlx::TypeInfo as _;
-use sqlx::postgres::{PgTypeInfo, PgTypeKind};
-
-use super::numeric;
+use super::types::{Codec, Kind};
+use super::{arrays, numeric};
 use crate::interfaces::db::{Error, ErrorKind, Value, civil, error};
 
 /// From 1970-01-01 to 2000-01-01, where PostgreSQL's dates begin.
 const EPOCH_DAYS: i64 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS * 86_400_000_000;
 
-/// What is stored of a type, by its number in `pg_type.dat`.
+/// Why a value was not written as the type that the server expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Bool,
-    Bytes,
-    Int2,
-    Int4,
-    Int8,
-    /// An unsigned number of 32 bits, such as `oid`.
-    Unsigned,
-    Float4,
-    Float8,
-    Numeric,
-    /// Its binary form is its text.
-    Text,
-    /// The same, of a type that has a meaning of its own, such as an enumeration.
-    Label,
-    Date,
-    Time,
-    Timestamp,
-    Instant,
-    Uuid,
-    Json,
-    Jsonb,
-    /// The result of a function that returns nothing.
-    Void,
-    Unknown,
+pub(super) enum Unfit {
+    /// Only the server can read its text as that type.
+    AsText,
+    /// It is of another type.
+    Never,
 }
 
-fn kind(info: &PgTypeInfo) -> Kind {
-    match info.oid().map_or(0, |oid| oid.0) {
-        16 => Kind::Bool,
-        17 => Kind::Bytes,
-        20 => Kind::Int8,
-        21 => Kind::Int2,
-        23 => Kind::Int4,
-        // oid, xid, cid
-        26 | 28 | 29 => Kind::Unsigned,
-        // name, text, unknown, bpchar, varchar
-        19 | 25 | 705 | 1042 | 1043 => Kind::Text,
-        // "char", xml
-        18 | 142 => Kind::Label,
-        114 => Kind::Json,
-        700 => Kind::Float4,
-        701 => Kind::Float8,
-        1082 => Kind::Date,
-        1083 => Kind::Time,
-        1114 => Kind::Timestamp,
-        1184 => Kind::Instant,
-        1700 => Kind::Numeric,
-        2278 => Kind::Void,
-        2950 => Kind::Uuid,
-        3802 => Kind::Jsonb,
-        // Types that the catalogue is born with and that are not above.
-        1..16_384 => Kind::Unknown,
-        _ => match info.kind() {
-            PgTypeKind::Domain(base) => kind(base),
-            PgTypeKind::Enum(_) => Kind::Label,
-            PgTypeKind::Simple if info.name().eq_ignore_ascii_case("citext") => Kind::Text,
-            _ => Kind::Unknown,
-        },
-    }
-}
-
-/// The database's own name of a type.
-pub(super) fn type_name(info: &PgTypeInfo) -> String {
-    match info.oid() {
-        Some(oid) if oid.0 == 18 => "char".to_owned(),
-        // sqlx writes the names of built-in types in capitals.
-        Some(oid) if oid.0 < 16_384 => info.name().to_lowercase(),
-        _ => info.name().to_owned(),
-    }
-}
-
-/// Writes parameter `number` (from 1) as the type that the server expects. `None` is NULL.
-///
-/// # Errors
-/// `conversion`, naming the parameter, its type and the cast to write.
-pub(super) fn encode(number: usize, value: &Value, info: &PgTypeInfo) -> Result<Option<Vec<u8>>, Error> {
+/// Writes a value as the type that the server expects. `None` is NULL.
+pub(super) fn encode(value: &Value, codec: Codec) -> Result<Option<Vec<u8>>, Unfit> {
     if matches!(value, Value::Null) {
         return Ok(None);
     }
-    let kind = kind(info);
-    match bytes_of(value, kind) {
-        Some(bytes) => Ok(Some(bytes)),
-        None => {
-            let name = type_name(info);
-            let given = error::describe(value);
-            let advice = if kind == Kind::Unknown {
-                format!("pass a text and write `${number}::text::{name}`")
-            } else {
-                format!("pass a value of that type, or a text and write `${number}::text::{name}`")
-            };
-            let message =
-                format!("parameter ${number} is of type {name} here and cannot take {given}: {advice}");
-            Err(error::new(ErrorKind::Conversion, message))
+    let bytes = match codec {
+        Codec::Scalar(kind) => bytes_of(value, kind),
+        Codec::Array { element, oid } => arrays::encode(value, element, oid),
+        Codec::None => None,
+    };
+    bytes.map(Some).ok_or_else(|| if may_be_text(value, codec) { Unfit::AsText } else { Unfit::Never })
+}
+
+/// True where the server may read the text of a value as the type, though the host cannot.
+fn may_be_text(value: &Value, codec: Codec) -> bool {
+    match (value, codec) {
+        (Value::Text(_) | Value::Other(_), Codec::None | Codec::Array { .. }) => true,
+        // Such as the far dates that arrive as `other`.
+        (Value::Other(_), Codec::Scalar(kind)) => {
+            matches!(kind, Kind::Date | Kind::Time | Kind::Timestamp | Kind::Instant)
         }
+        (_, Codec::None) => is_array(value),
+        _ => false,
     }
 }
 
-fn bytes_of(value: &Value, kind: Kind) -> Option<Vec<u8>> {
+/// The text by which the server reads a value as any type, where it has one.
+pub(super) fn text_form(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) | Value::Other(text) => Some(text.clone()),
+        _ => arrays::literal(value),
+    }
+}
+
+fn is_array(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::BooleanArray(_) | Value::IntegerArray(_) | Value::FloatArray(_) | Value::TextArray(_)
+    )
+}
+
+/// The refusal of parameter `number` (from 1), with the cast to write.
+pub(super) fn refuse(number: usize, value: &Value, codec: Codec, type_name: &str) -> Error {
+    let given = error::describe(value);
+    let advice = match codec {
+        Codec::None => format!("pass a text and write `${number}::text::{type_name}`"),
+        _ => format!("pass a value of that type, or a text and write `${number}::text::{type_name}`"),
+    };
+    let message =
+        format!("parameter ${number} is of type {type_name} here and cannot take {given}: {advice}");
+    error::new(ErrorKind::Conversion, message)
+}
+
+/// The bytes of a scalar that is not NULL.
+pub(super) fn bytes_of(value: &Value, kind: Kind) -> Option<Vec<u8>> {
     Some(match kind {
         Kind::Bool => vec![u8::from(boolean(value)?)],
         Kind::Bytes => match value {
@@ -134,7 +95,7 @@ fn bytes_of(value: &Value, kind: Kind) -> Option<Vec<u8>> {
             _ => return None,
         })?,
         Kind::Text => text(value)?.into_bytes(),
-        Kind::Label => match value {
+        Kind::Label | Kind::Char => match value {
             Value::Text(text) | Value::Other(text) => text.clone().into_bytes(),
             _ => return None,
         },
@@ -150,7 +111,7 @@ fn bytes_of(value: &Value, kind: Kind) -> Option<Vec<u8>> {
         Kind::Json => json(value)?.as_bytes().to_vec(),
         // The number of the format's version, then the text.
         Kind::Jsonb => [&[1], json(value)?.as_bytes()].concat(),
-        Kind::Void | Kind::Unknown => return None,
+        Kind::Void => return None,
     })
 }
 
@@ -189,8 +150,8 @@ fn float4(value: f64) -> Option<f32> {
     (rounded.is_finite() || !value.is_finite()).then_some(rounded)
 }
 
-/// The text of any value but bytes.
-fn text(value: &Value) -> Option<String> {
+/// The text of any value but bytes and arrays.
+pub(super) fn text(value: &Value) -> Option<String> {
     Some(match value {
         Value::Null
         | Value::Bytes(_)
@@ -271,18 +232,26 @@ fn infinity(text: &str) -> Option<bool> {
 ///
 /// # Errors
 /// `conversion`, naming the column and the cast to write.
-pub(super) fn decode(column: &str, bytes: &[u8], info: &PgTypeInfo) -> Result<Value, Error> {
-    value_of(bytes, kind(info)).ok_or_else(|| {
-        let name = type_name(info);
-        let message = format!(
-            "column `{column}` is of type {name}, which this interface does not carry: write \
-             `{column}::text` in the statement"
-        );
-        error::new(ErrorKind::Conversion, message)
-    })
+pub(super) fn decode(column: &str, bytes: &[u8], codec: Codec, type_name: &str) -> Result<Value, Error> {
+    let value = match codec {
+        Codec::Scalar(kind) => scalar_of(bytes, kind),
+        Codec::Array { element, .. } => arrays::decode(bytes, element),
+        Codec::None => None,
+    };
+    value.ok_or_else(|| unreadable(column, type_name))
 }
 
-fn value_of(bytes: &[u8], kind: Kind) -> Option<Value> {
+/// The refusal of a column, with the cast to write.
+pub(super) fn unreadable(column: &str, type_name: &str) -> Error {
+    let message = format!(
+        "column `{column}` is of type {type_name}, which this interface does not carry: write \
+         `{column}::text` in the statement"
+    );
+    error::new(ErrorKind::Conversion, message)
+}
+
+/// The value of a scalar that is not NULL. `None` where the bytes are malformed.
+pub(super) fn scalar_of(bytes: &[u8], kind: Kind) -> Option<Value> {
     Some(match kind {
         Kind::Bool => Value::Boolean(*bytes.first()? != 0),
         Kind::Bytes => Value::Bytes(bytes.to_vec()),
@@ -295,6 +264,13 @@ fn value_of(bytes: &[u8], kind: Kind) -> Option<Value> {
         Kind::Numeric => Value::Decimal(numeric::decode(bytes)?),
         Kind::Text => Value::Text(utf8(bytes)?),
         Kind::Label => Value::Other(utf8(bytes)?),
+        // As the server's `charout` writes it.
+        Kind::Char => Value::Other(match *bytes {
+            [] | [0] => String::new(),
+            [byte] if byte.is_ascii() => char::from(byte).to_string(),
+            [byte] => format!("\\{byte:03o}"),
+            _ => return None,
+        }),
         Kind::Void => Value::Other(String::new()),
         Kind::Date => match i32::from_be_bytes(bytes.try_into().ok()?) {
             i32::MAX => Value::Other("infinity".to_owned()),
@@ -313,7 +289,6 @@ fn value_of(bytes: &[u8], kind: Kind) -> Option<Value> {
             (1, text) => Value::Json(utf8(text)?),
             _ => return None,
         },
-        Kind::Unknown => return None,
     })
 }
 

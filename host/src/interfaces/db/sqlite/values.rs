@@ -11,8 +11,7 @@
 //! - `time`: `12:34:56`, or `12:34:56.000001` where there is a fraction
 //! - `timestamp`, and `instant` in UTC: `2024-02-29 12:34:56`, with a fraction likewise
 
-use sqlx::sqlite::{SqliteArguments, SqliteValueRef};
-use sqlx::{Arguments as _, Decode, Sqlite, TypeInfo as _, ValueRef as _};
+use rusqlite::types::{Value as Stored, ValueRef};
 
 use crate::interfaces::db::{Error, ErrorKind, Value, civil, error};
 
@@ -24,44 +23,41 @@ const DAYS: std::ops::RangeInclusive<i64> = -719_528..=2_932_896;
 ///
 /// # Errors
 /// `conversion`, naming the parameter that SQLite cannot hold as it is.
-pub(super) fn encode(params: &[Value]) -> Result<SqliteArguments, Error> {
-    let mut arguments = SqliteArguments::default();
-    for (index, value) in params.iter().enumerate() {
-        let added = match value {
-            Value::Null => arguments.add(None::<i64>),
-            Value::Boolean(value) => arguments.add(i64::from(*value)),
-            Value::Integer(value) => arguments.add(*value),
-            // SQLite would store NULL.
-            Value::Float(value) if value.is_nan() => {
-                return Err(cannot_take(index, "NaN".to_owned(), "SQLite has no NaN"));
-            }
-            Value::Float(value) => arguments.add(*value),
-            Value::Bytes(bytes) => arguments.add(bytes.clone()),
-            Value::BooleanArray(_) | Value::IntegerArray(_) | Value::FloatArray(_) | Value::TextArray(_) => {
-                return Err(cannot_take(
-                    index,
-                    error::describe(value),
-                    "SQLite has no arrays; pass JSON and read it with json_each",
-                ));
-            }
-            Value::Decimal(text)
-            | Value::Text(text)
-            | Value::Uuid(text)
-            | Value::Json(text)
-            | Value::Other(text) => arguments.add(text.clone()),
-            Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::Instant(_) => {
-                match moment(value) {
-                    Some(text) => arguments.add(text),
-                    None => {
-                        let why = "text can hold the years 0000 to 9999, and times from 00:00:00 to 24:00:00";
-                        return Err(cannot_take(index, error::describe(value), why));
-                    }
-                }
-            }
-        };
-        added.map_err(|error| cannot_take(index, error::describe(value), &error.to_string()))?;
-    }
-    Ok(arguments)
+pub(super) fn encode(params: &[Value]) -> Result<Vec<Stored>, Error> {
+    params.iter().enumerate().map(|(index, value)| encode_one(index, value)).collect()
+}
+
+fn encode_one(index: usize, value: &Value) -> Result<Stored, Error> {
+    let stored = match value {
+        Value::Null => Stored::Null,
+        Value::Boolean(value) => Stored::Integer((*value).into()),
+        Value::Integer(value) => Stored::Integer(*value),
+        // SQLite would store NULL.
+        Value::Float(value) if value.is_nan() => {
+            return Err(cannot_take(index, "NaN".to_owned(), "SQLite has no NaN"));
+        }
+        Value::Float(value) => Stored::Real(*value),
+        Value::Bytes(bytes) => Stored::Blob(bytes.clone()),
+        Value::BooleanArray(_) | Value::IntegerArray(_) | Value::FloatArray(_) | Value::TextArray(_) => {
+            return Err(cannot_take(
+                index,
+                error::describe(value),
+                "SQLite has no arrays; pass JSON and read it with json_each",
+            ));
+        }
+        Value::Decimal(text)
+        | Value::Text(text)
+        | Value::Uuid(text)
+        | Value::Json(text)
+        | Value::Other(text) => Stored::Text(text.clone()),
+        Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::Instant(_) => {
+            Stored::Text(moment(value).ok_or_else(|| {
+                let why = "text can hold the years 0000 to 9999, and times from 00:00:00 to 24:00:00";
+                cannot_take(index, error::describe(value), why)
+            })?)
+        }
+    };
+    Ok(stored)
 }
 
 fn cannot_take(index: usize, given: String, why: &str) -> Error {
@@ -91,25 +87,36 @@ fn iso(text: &str) -> String {
     }
 }
 
-/// Reads a value of a row.
+/// Reads a value of a row, from the column of that name.
 ///
 /// # Errors
 /// `conversion`, naming the column and the cast to write, for a text that is not UTF-8.
-pub(super) fn decode(column: &str, value: SqliteValueRef<'_>) -> Result<Value, Error> {
-    if value.is_null() {
-        return Ok(Value::Null);
-    }
-    let class = value.type_info().name().to_owned();
-    let decoded = match class.as_str() {
-        "INTEGER" => <i64 as Decode<'_, Sqlite>>::decode(value).map(Value::Integer),
-        "REAL" => <f64 as Decode<'_, Sqlite>>::decode(value).map(Value::Float),
-        "TEXT" => <String as Decode<'_, Sqlite>>::decode(value).map(Value::Text),
-        _ => <Vec<u8> as Decode<'_, Sqlite>>::decode(value).map(Value::Bytes),
-    };
-    decoded.map_err(|_| {
-        let message = format!(
-            "column `{column}` holds a text that is not UTF-8: write `CAST({column} AS BLOB)` in the statement"
-        );
-        error::new(ErrorKind::Conversion, message)
+pub(super) fn decode<'a>(column: impl FnOnce() -> &'a str, value: ValueRef<'_>) -> Result<Value, Error> {
+    Ok(match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Integer(value),
+        ValueRef::Real(value) => Value::Float(value),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => {
+                let column = column();
+                let message = format!(
+                    "column `{column}` holds a text that is not UTF-8: write `CAST({column} AS BLOB)` in the statement"
+                );
+                return Err(error::new(ErrorKind::Conversion, message));
+            }
+        },
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_owned()),
     })
+}
+
+/// The class that a value is stored in, as `typeof` names it but in capitals.
+pub(super) fn class(value: ValueRef<'_>) -> &'static str {
+    match value {
+        ValueRef::Null => "NULL",
+        ValueRef::Integer(_) => "INTEGER",
+        ValueRef::Real(_) => "REAL",
+        ValueRef::Text(_) => "TEXT",
+        ValueRef::Blob(_) => "BLOB",
+    }
 }

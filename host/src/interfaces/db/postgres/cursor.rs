@@ -1,0 +1,186 @@
+//! Cursors: `DECLARE`, `FETCH` and `CLOSE` of the server.
+//!
+//! A cursor is BINARY, so that its rows have the same form as those of every other statement
+//! even where they are fetched by the simple protocol, which takes one round trip. sqlx calls
+//! that form text; only the bytes are looked at.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+
+use super::statements::Runnable;
+use super::{Connection, row_of, scan};
+use crate::interfaces::db::error::{self, Failure};
+use crate::interfaces::db::grant::Bounds;
+use crate::interfaces::db::rows;
+use crate::interfaces::db::work::{Task, Work};
+use crate::interfaces::db::{Column, ErrorKind, Value};
+
+/// Rows of the first chunk, before anybody knows how large they are.
+const FIRST_CHUNK: u64 = 64;
+
+/// How much larger than the last a chunk may be: rows may grow.
+const GROWTH: u64 = 8;
+
+/// An open cursor.
+pub(super) struct Cursor {
+    columns: Vec<Column>,
+    runnable: Arc<Runnable>,
+    /// The savepoint that was the last one when it was opened, 0 for none.
+    pub(super) savepoint: u32,
+    /// Rows that were read and did not fit into the last answer.
+    ahead: VecDeque<Vec<Value>>,
+    /// Of the last chunk: rows, and the bytes of one.
+    chunk: u64,
+    row_bytes: u64,
+    /// The server has no more rows.
+    ended: bool,
+}
+
+impl Connection {
+    /// Opens a cursor and returns its columns.
+    pub(in crate::interfaces::db) async fn open_cursor(
+        &mut self,
+        number: u64,
+        work: &Work<'_>,
+    ) -> Result<Vec<Column>, Failure> {
+        let Task::Rows(params, _) = work.task else {
+            return Err(error::new(ErrorKind::Other, "a cursor is opened for rows").into());
+        };
+        self.schema_changed |= work.what.changes_schema;
+        let mut prepared = self.describe(work.sql).await?;
+        if !prepared.described.may_be_cursor() {
+            let message = "a cursor reads by SELECT, VALUES, TABLE or WITH: run this statement by `query`";
+            return Err(error::new(ErrorKind::Statement, message).into());
+        }
+        let (runnable, arguments) = self.bind(work.sql, &mut prepared, params, true).await?;
+        let prefix = format!("DECLARE innkeeper_cursor_{number} BINARY NO SCROLL CURSOR WITHOUT HOLD FOR ");
+        let inner = runnable.sql(work.sql);
+        let declaration = super::rewrite::prefixed(&prefix, inner, scan::start(inner)..inner.len());
+        // Not kept prepared: it has a number that never comes again.
+        let sql = AssertSqlSafe(declaration.sql.clone()).into_sql_str();
+        let declared =
+            sqlx::query_with(sql, arguments).persistent(false).execute(&mut self.inner).await.map(drop);
+        if let Err(error) = declared {
+            let mut failure = self.failure(error, prepared.kept).await?;
+            let position = failure.error.position.and_then(|at| declaration.original_position(at));
+            failure.error.position = runnable.original_position(position);
+            return Err(failure);
+        }
+        let columns = prepared.described.columns.clone();
+        let cursor = Cursor {
+            columns: columns.clone(),
+            runnable,
+            savepoint: self.savepoint,
+            ahead: VecDeque::new(),
+            chunk: 0,
+            row_bytes: 0,
+            ended: false,
+        };
+        self.cursors.insert(number, cursor);
+        Ok(columns)
+    }
+
+    /// At most `limit` further rows, fewer where they take more than a quarter of the bytes
+    /// that a result may have, and none only at the end.
+    pub(in crate::interfaces::db) async fn fetch(
+        &mut self,
+        number: u64,
+        limit: u32,
+        bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        let Some(mut cursor) = self.cursors.remove(&number) else {
+            return Err(error::new(ErrorKind::Closed, "the cursor has ended").into());
+        };
+        let fetched = self.fetch_from(&mut cursor, number, limit.into(), bounds).await;
+        if fetched.is_ok() {
+            self.cursors.insert(number, cursor);
+        }
+        fetched
+    }
+
+    async fn fetch_from(
+        &mut self,
+        cursor: &mut Cursor,
+        number: u64,
+        limit: u64,
+        bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        let most = bounds.bytes / 4;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        loop {
+            while (rows.len() as u64) < limit
+                && let Some(row) = cursor.ahead.pop_front()
+            {
+                let size = rows::row_size(&row);
+                if !rows.is_empty() && bytes + size > most {
+                    cursor.ahead.push_front(row);
+                    return Ok(rows);
+                }
+                bytes += size;
+                rows.push(row);
+            }
+            let wanted = limit - rows.len() as u64;
+            if wanted == 0 || cursor.ended || bytes >= most {
+                return Ok(rows);
+            }
+            let chunk = cursor.next_chunk(wanted, most - bytes);
+            let read = self.read_chunk(cursor, number, chunk, bounds).await?;
+            cursor.ended = (read.len() as u64) < chunk;
+            cursor.chunk = chunk;
+            let size: u64 = read.iter().map(|row| rows::row_size(row)).sum();
+            cursor.row_bytes = size / (read.len() as u64).max(1);
+            if rows.is_empty() && bytes + size <= most {
+                // All of it, without passing each row through the queue.
+                (rows, bytes) = (read, size);
+            } else {
+                cursor.ahead.extend(read);
+            }
+        }
+    }
+
+    async fn read_chunk(
+        &mut self,
+        cursor: &Cursor,
+        number: u64,
+        chunk: u64,
+        bounds: Bounds,
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        let sql = format!("FETCH FORWARD {chunk} FROM innkeeper_cursor_{number}");
+        let stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch(&mut self.inner);
+        let bounds = Bounds { rows: u64::MAX, bytes: bounds.bytes };
+        let mut first = true;
+        let decode = |row: &_| {
+            let checks = std::mem::replace(&mut first, false);
+            row_of(&cursor.runnable, &cursor.columns, row, checks)
+        };
+        let read = rows::gather(stream, bounds, decode).await;
+        read.map_err(|cut| {
+            let mut failure = Failure::from(cut);
+            // invalid_cursor_name: a block of the plugin has closed it.
+            if failure.error.code.as_deref() == Some("34000") {
+                failure.error.kind = ErrorKind::Closed;
+            }
+            failure.error.position = None;
+            failure
+        })
+    }
+
+    /// Closes a cursor.
+    pub(in crate::interfaces::db) async fn close_cursor(&mut self, number: u64) -> Result<(), Failure> {
+        if self.cursors.remove(&number).is_none() {
+            return Ok(());
+        }
+        self.simple(format!("CLOSE innkeeper_cursor_{number}")).await
+    }
+}
+
+impl Cursor {
+    /// How many rows to read at once: no more than are wanted, and than probably fit.
+    fn next_chunk(&self, wanted: u64, bytes: u64) -> u64 {
+        let likely = if self.row_bytes == 0 { u64::MAX } else { bytes / self.row_bytes };
+        let careful = (self.chunk * GROWTH).max(FIRST_CHUNK);
+        wanted.min(likely).min(careful).max(1)
+    }
+}
