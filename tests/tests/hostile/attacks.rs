@@ -258,7 +258,6 @@ const POSTGRES_REFUSED: &[&str] = &[
      WHERE usename <> CURRENT_USER AND datname = current_database()",
     "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
      WHERE usename <> CURRENT_USER AND datname = current_database()",
-    "EXPLAIN ANALYZE EXECUTE sqlx_s_1",
     "SELECT 1; SELECT 2",
     "INSERT INTO marks VALUES (-1, -1); INSERT INTO marks VALUES (-1, -2)",
     "CREATE TABLE x (y integer); DROP TABLE x",
@@ -340,13 +339,11 @@ const POSTGRES_LEFTOVERS: &[&str] = &[
     "DO $$ BEGIN EXECUTE 'DECLARE held CURSOR WITH HOLD FOR SELECT g FROM generate_series(1, 9) g'; END $$",
     "DO $$ BEGIN EXECUTE 'DECLARE c CURSOR FOR SELECT 1'; END $$",
     "DO $$ BEGIN EXECUTE 'CLOSE ALL'; END $$",
-    "DO $$ BEGIN EXECUTE 'PREPARE left_behind AS SELECT 1'; END $$",
-    "DO $$ BEGIN FOR i IN 1..300 LOOP BEGIN EXECUTE 'PREPARE sqlx_s_' || i || ' AS SELECT 1'; \
-     EXCEPTION WHEN duplicate_prepared_statement THEN NULL; END; END LOOP; END $$",
     "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",
     "DO $$ BEGIN EXECUTE 'DISCARD PLANS'; END $$",
     "DO $$ BEGIN BEGIN RAISE EXCEPTION 'x'; EXCEPTION WHEN OTHERS THEN NULL; END; END $$",
     "DO $$ BEGIN FOR i IN 1..2000 LOOP RAISE NOTICE '%', repeat('x', 1000); END LOOP; END $$",
+    "EXPLAIN ANALYZE EXECUTE sqlx_s_1",
     // Its deferred trigger does most of the above at the commit.
     "INSERT INTO late VALUES (1)",
     "SELECT lo_create(0)",
@@ -354,6 +351,18 @@ const POSTGRES_LEFTOVERS: &[&str] = &[
     "SELECT pg_export_snapshot()",
     "LOCK TABLE late IN ACCESS EXCLUSIVE MODE",
     "TRUNCATE late",
+];
+
+/// Blocks that interfere with the statements that the host keeps prepared on a connection. They
+/// reach no further than the connections of their own grant, where a call may be told to run
+/// again.
+pub const POSTGRES_PREPARED: &[&str] = &[
+    "DO $$ BEGIN EXECUTE 'PREPARE left_behind AS SELECT 1'; END $$",
+    "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",
+    "DO $$ BEGIN FOR i IN 1..300 LOOP BEGIN EXECUTE 'PREPARE sqlx_s_' || i || ' AS SELECT 1'; \
+     EXCEPTION WHEN duplicate_prepared_statement THEN NULL; END; END LOOP; END $$",
+    "DO $$ DECLARE s text; BEGIN FOR s IN SELECT name FROM pg_prepared_statements LOOP \
+     EXECUTE 'DEALLOCATE ' || s; EXECUTE 'PREPARE ' || s || ' AS SELECT 1, 2, 3'; END LOOP; END $$",
 ];
 
 /// Signals among the server processes of its own login, which PostgreSQL allows.
@@ -463,8 +472,7 @@ pub fn look(engine: Engine) -> Vec<String> {
              (select count(*) from pg_class where relnamespace = pg_my_temp_schema()), \
              (select count(*) from pg_proc where pronamespace = pg_my_temp_schema()), \
              (select count(*) from pg_listening_channels()), \
-             (select count(*) from pg_cursors where is_holdable), \
-             (select count(*) from pg_prepared_statements where from_sql)",
+             (select count(*) from pg_cursors where is_holdable)",
         ],
         Engine::Sqlite => &[
             "select count(*) from sqlite_temp_master",
