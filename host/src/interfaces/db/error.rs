@@ -247,7 +247,7 @@ pub(super) fn is_read_only(error: &Error) -> bool {
         Some("25006") => true,
         // Codes of PostgreSQL have five characters, and those of SQLite for this have four at most.
         Some(code) if code.len() < 5 => {
-            code.parse::<i32>().is_ok_and(|code| code & 0xff == libsqlite3_sys::SQLITE_READONLY)
+            code.parse::<i32>().is_ok_and(|code| code & 0xff == codes::SQLITE_READONLY)
         }
         _ => false,
     }

@@ -149,7 +149,7 @@ impl Connection {
     ) -> Result<Vec<Vec<Value>>, Failure> {
         let sql = format!("FETCH FORWARD {chunk} FROM innkeeper_cursor_{number}");
         let stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch(&mut self.inner);
-        let bounds = Bounds { rows: u64::MAX, bytes: bounds.bytes };
+        let bounds = Bounds { rows: u64::MAX, ..bounds };
         let mut first = true;
         let decode = |row: &_| {
             let checks = std::mem::replace(&mut first, false);
