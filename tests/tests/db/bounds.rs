@@ -16,7 +16,6 @@ on_both_engines!(
     what_follows_the_bound_is_not_waited_for,
     after_a_result_that_is_too_large_the_transaction_can_only_be_rolled_back,
     the_end_rolls_back_a_transaction_whose_result_was_too_large,
-    a_row_that_cannot_be_read_ends_the_statement,
     a_statement_has_a_longest_text,
     a_long_error_is_cut,
     a_database_is_not_looked_for_by_an_endless_name,
@@ -124,17 +123,12 @@ async fn the_end_rolls_back_a_transaction_whose_result_was_too_large(engine: Eng
     scene.assert_clean().await;
 }
 
-async fn a_row_that_cannot_be_read_ends_the_statement(engine: Engine) {
-    let scene = Scene::new(engine).await;
+/// PostgreSQL gives everything as text that no value can carry, so that it has no such row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_read_ends_the_statement() {
+    let scene = Scene::new(Engine::Sqlite).await;
     let session = scene.session();
-    let unreadable = match engine {
-        // Many rows, so that the server does not keep the first one back.
-        Engine::Postgres => {
-            "SELECT point(1, 2) FROM generate_series(1, 10000) UNION ALL SELECT point(length(pg_sleep(600)::text), 1)"
-                .to_owned()
-        }
-        Engine::Sqlite => format!("SELECT CAST(x'ff' AS TEXT) UNION ALL SELECT * FROM ({})", endless(&scene)),
-    };
+    let unreadable = format!("SELECT CAST(x'ff' AS TEXT) UNION ALL SELECT * FROM ({})", endless(&scene));
     let started = Instant::now();
     assert_kind(session.query(unreadable, vec![]).await, ErrorKind::Conversion);
     assert!(started.elapsed() < PROMPT, "it took {:?}", started.elapsed());
