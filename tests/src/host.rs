@@ -217,6 +217,15 @@ impl TestHost {
         kib * 1024
     }
 
+    /// The files that it has open, each as often as it is open.
+    #[must_use]
+    pub fn open_files(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        let open = std::fs::read_dir(folder).expect("Linux tells of its processes");
+        let file = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.ok()?.path()).ok();
+        open.filter_map(file).map(|path| path.display().to_string()).collect()
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");
