@@ -31,6 +31,15 @@ pub struct TestDatabase {
     roles: Mutex<Vec<String>>,
 }
 
+/// A login of a server, made for one test.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Its name.
+    pub role: String,
+    /// The test's database, with it.
+    pub url: String,
+}
+
 impl TestDatabase {
     /// A database with the store's schema, copied from a template.
     pub async fn migrated(engine: Engine) -> Self {
@@ -84,9 +93,9 @@ impl TestDatabase {
         }
     }
 
-    /// PostgreSQL: makes a login that is no superuser, with a schema of its own to work in, and
-    /// returns its URL. SQLite has no logins.
-    pub async fn login(&self, name: &str) -> Option<String> {
+    /// PostgreSQL: makes a login that is no superuser, with a schema of its own to work in.
+    /// SQLite has no logins.
+    pub async fn login(&self, name: &str) -> Option<Login> {
         let DatabaseUrl::Postgres(url) = &self.url else { return None };
         // Roles are the server's, not the database's.
         let unique = uuid::Uuid::new_v4().simple().to_string();
@@ -100,7 +109,8 @@ impl TestDatabase {
         self.roles.lock().expect("no holder panics").push(role.clone());
         let start = url.find("://").map_or(0, |at| at + 3);
         let host = url[start..].find('@').map_or(start, |at| start + at + 1);
-        Some(format!("{}{role}:{role}@{}", &url[..start], &url[host..]))
+        let url = format!("{}{role}:{role}@{}", &url[..start], &url[host..]);
+        Some(Login { role, url })
     }
 
     /// A store on it, with this many connections for the phases.

@@ -6,8 +6,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use innkeeper::execution::State;
-use innkeeper::store::{ExecutionRecord, Store};
+use innkeeper::execution::{State, Trigger};
+use innkeeper::job::Name;
+use innkeeper::store::{ExecutionRecord, NewExecution, Store};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -137,6 +138,19 @@ impl Scene {
         self.store.store(2).await
     }
 
+    /// Enqueues an execution past the command line, which is much faster.
+    pub async fn enqueue(&self, store: &Store, job: &str, args: &Value) -> Uuid {
+        let execution = NewExecution {
+            job: &Name::new(job).expect("a name"),
+            args: Some(args),
+            triggered_by: Trigger::Manual,
+            run_at: None,
+            unique_key: None,
+            by: None,
+        };
+        store.enqueue(&execution).await.expect("it is enqueued").id
+    }
+
     /// Waits until the execution is in one of the states, and returns it.
     pub async fn wait_for(&self, store: &Store, id: Uuid, states: &[State]) -> ExecutionRecord {
         let mut last = None;
@@ -191,6 +205,25 @@ impl TestHost {
             assert!(Instant::now() < deadline, "{text:?} was not logged:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The most memory that it has had, in bytes.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("Linux tells of its processes");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it is running");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kib * 1024
+    }
+
+    /// The files that it has open, each as often as it is open.
+    #[must_use]
+    pub fn open_files(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        let open = std::fs::read_dir(folder).expect("Linux tells of its processes");
+        let file = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.ok()?.path()).ok();
+        open.filter_map(file).map(|path| path.display().to_string()).collect()
     }
 
     /// SIGKILL, and waits until it is gone.

@@ -348,18 +348,20 @@ mod conflicts {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_transaction_that_loses_in_a_statement_is_run_again_whatever_the_closure_makes_of_the_error() {
-        let mut scene = Scene::new(Engine::Postgres).await;
-        let args = json!({
-            "isolation": "repeatable-read",
-            "before": ["select * from t"],
-            "interfere": ["update t set v = v + 1"],
-            "times": 1,
-            "after": ["update t set v = v + 10"],
-            "reword": true,
-        });
-        let result = scene.result("retry-on-conflict", args).await;
-        assert_eq!(result, json!({"runs": 2, "error": null}));
-        assert_eq!(scene.raw.count("select v::int8 from t").await, 11);
+        for on_error in ["pass-on", "reword", "ignore"] {
+            let mut scene = Scene::new(Engine::Postgres).await;
+            let args = json!({
+                "isolation": "repeatable-read",
+                "before": ["select * from t"],
+                "interfere": ["update t set v = v + 1"],
+                "times": 1,
+                "after": ["update t set v = v + 10"],
+                "on_error": on_error,
+            });
+            let result = scene.result("retry-on-conflict", args).await;
+            assert_eq!(result, json!({"runs": 2, "error": null}), "{on_error}");
+            assert_eq!(scene.raw.count("select v::int8 from t").await, 11, "{on_error}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

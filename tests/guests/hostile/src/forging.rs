@@ -14,6 +14,9 @@ unsafe extern "C" {
     #[link_name = "[method]transaction.commit"]
     fn commit(handle: u32, answer: *mut u8);
 
+    #[link_name = "[method]transaction.rollback"]
+    fn rollback(handle: u32, answer: *mut u8);
+
     #[link_name = "[method]cursor.fetch"]
     fn fetch(handle: u32, limit: u32, answer: *mut u8);
 
@@ -34,6 +37,8 @@ enum How {
     TransactionAsCursor,
     /// Has the answer written outside of its memory.
     AnswerOutside,
+    /// Has it written where no answer can begin.
+    AnswerUnaligned,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -64,7 +69,8 @@ pub(crate) fn forge(_ctx: &Context, args: Forge) -> Result<(), Failure> {
                 drop_transaction(handle);
             }
             How::TransactionAsCursor => fetch(handle, 1, answer),
-            How::AnswerOutside => commit(handle, usize::MAX as *mut u8),
+            How::AnswerOutside => rollback(handle, (usize::MAX & !0xfff) as *mut u8),
+            How::AnswerUnaligned => rollback(handle, answer.add(1)),
         }
     }
     Err(Failure::permanent("a forged handle was accepted"))

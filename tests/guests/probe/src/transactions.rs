@@ -85,6 +85,18 @@ pub(crate) fn whole_read(_ctx: &Context, tx: &Transaction, args: WholeRead) -> R
     tx.query(&args.sql, params![])?.scalar()
 }
 
+/// What the closure makes of an error.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum OnError {
+    #[default]
+    PassOn,
+    /// Fails with a permanent failure of other words.
+    Reword,
+    /// Returns `Ok`.
+    Ignore,
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Retry {
@@ -99,9 +111,9 @@ pub(crate) struct Retry {
     times: u32,
     /// Run then in the transaction.
     after: Vec<String>,
-    /// An error of `after` is passed on as a failure of other words.
+    /// For the statements of `after`.
     #[serde(default)]
-    reword: bool,
+    on_error: OnError,
 }
 
 #[derive(Serialize)]
@@ -111,7 +123,7 @@ pub(crate) struct Retried {
     error: Option<String>,
 }
 
-/// Takes `{isolation, before, interfere, times, after, reword}`, runs that by `db::transaction`, and
+/// Takes `{isolation, before, interfere, times, after, on_error}`, runs that by `db::transaction`, and
 /// returns `{runs, error}`: how often the closure ran, and the message it failed with in the end.
 #[handler]
 pub(crate) fn retry_on_conflict(_ctx: &Context, args: Retry) -> Result<Retried, Failure> {
@@ -125,9 +137,10 @@ pub(crate) fn retry_on_conflict(_ctx: &Context, args: Retry) -> Result<Retried, 
             execute_all(&other, &args.interfere)?;
             other.commit()?;
         }
-        match execute_all(tx, &args.after) {
-            Err(_) if args.reword => Err(Failure::permanent("it did not work out")),
-            other => Ok(other?),
+        match (execute_all(tx, &args.after), args.on_error) {
+            (Ok(()), _) | (Err(_), OnError::Ignore) => Ok(()),
+            (Err(_), OnError::Reword) => Err(Failure::permanent("it did not work out")),
+            (Err(error), OnError::PassOn) => Err(error.into()),
         }
     });
     Ok(Retried { runs, error: result.err().map(|failure| failure.to_string()) })
