@@ -10,6 +10,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::engine::registry::Registry;
 use crate::engine::{Engine, Settings};
 use crate::interfaces::db::Databases;
+use crate::interfaces::db::privileges::{self, Inspection};
 use crate::plugin;
 use crate::runtime::Runtime;
 use crate::store::{Store, StoreError, StoreOptions};
@@ -56,7 +57,10 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
         jobs = config.jobs.len(),
         "serving"
     );
+    // Beside the work: a database that does not answer must not hold it up.
+    let inspection = tokio::spawn(log_inspection(config));
     engine.run(signals.first.clone(), signals.second.clone()).await;
+    inspection.abort();
     let closed = async {
         databases.close().await;
         store.close().await;
@@ -66,6 +70,19 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says once what is to be said about the plugins' logins. `innkeeper check` refuses what is an
+/// error there; here the host may be one that a developer runs with a single login for
+/// everything.
+async fn log_inspection(config: Config) {
+    let Inspection { errors, warnings, unreachable } = privileges::inspect(&config).await;
+    for finding in errors.iter().chain(&warnings) {
+        tracing::warn!(at = %finding.location, "{}", finding.message);
+    }
+    for finding in unreachable {
+        tracing::debug!(at = %finding.location, "{}", finding.message);
+    }
 }
 
 /// How long a shutdown waits for connections to be closed.

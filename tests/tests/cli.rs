@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::{Scene, binary, guest, until};
+use innkeeper_tests::login::Login;
 use innkeeper_tests::on_both_engines;
 use innkeeper_tests::raw::{Raw, make_gate, open_gate};
 use serde_json::{Value, json};
@@ -172,6 +173,188 @@ fn one_sqlite_file_as_both_the_store_and_a_plugins_database_is_refused_also_thro
         assert_eq!(output.status.code(), Some(2), "{}\n{text}", told(&output));
         assert!(told(&output).contains("innkeeper.toml:4:7: "), "{}", told(&output));
     }
+}
+
+/// A file with these URLs, and plugins that are granted the database `app` with these lines.
+fn granted(store: &str, app: &str, plugins: &[(&str, &str)]) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut text = format!("[store]\nurl = {store:?}\n[databases.app]\nurl = {app:?}\n");
+    for (plugin, grant) in plugins {
+        let component = guest("probe");
+        text.push_str(&format!("[plugins.{plugin}]\ncomponent = {component:?}\n"));
+        text.push_str(&format!("[[plugins.{plugin}.databases]]\nname = \"app\"\n{grant}\n"));
+    }
+    std::fs::write(dir.path().join("innkeeper.toml"), &text).expect("it can be written");
+    (dir, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_refuses_a_login_that_reaches_the_hosts_records() {
+    let of_store = Login::new().await;
+    let superuser = Login::with("SUPERUSER").await;
+    let (reader, nothing) = (Login::new().await, Login::new().await);
+    let noinherit = Login::with(&format!("NOINHERIT IN ROLE {}", reader.name())).await;
+    let member = Login::with(&format!("NOINHERIT IN ROLE {}", of_store.name())).await;
+    let by_schema = Login::new().await;
+    let store = TestDatabase::migrated(Engine::Postgres).await;
+    let app = TestDatabase::empty(Engine::Postgres).await;
+    let mut records = Raw::connect(store.url()).await;
+    records.execute(&format!("GRANT SELECT ON innkeeper.job TO {}", reader.name())).await;
+    records.execute(&format!("GRANT USAGE ON SCHEMA innkeeper TO {}", by_schema.name())).await;
+
+    let is_stores = "is the login of the host's own store";
+    let own = |login: &Login, at: &TestDatabase| format!("url = {:?}", login.at(at.url()));
+    let cases = [
+        // Without a login of its own it has the database's, wherever the database is.
+        (of_store.at(app.url()), String::new(), "7:1", is_stores),
+        (app.address(), own(&of_store, &app), "9:7", is_stores),
+        (app.address(), own(&superuser, &app), "9:7", "is a superuser, or may become one, on the server"),
+        (app.address(), own(&member, &app), "9:7", &format!("is a member of `{}`", of_store.name())),
+        (
+            app.address(),
+            own(&reader, &app),
+            "9:7",
+            "has rights, of its own or by a role, in schema `innkeeper`",
+        ),
+        (app.address(), own(&noinherit, &app), "9:7", "has rights, of its own or by a role"),
+        (app.address(), own(&by_schema, &app), "9:7", "has rights, of its own or by a role"),
+        (store.address(), own(&by_schema, &store), "9:7", "has rights, of its own or by a role"),
+    ];
+    for (app, grant, place, what) in cases {
+        let (dir, text) = granted(&of_store.at(store.url()), &app, &[("probe", &grant)]);
+        let output = innkeeper(dir.path(), &["check"]);
+        let told = told(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}\n{text}");
+        let start =
+            format!("error: innkeeper.toml:{place}: plugin `probe`: its login in database `app`, `login_");
+        assert!(told.starts_with(&start) && told.contains(what), "{what}: {told}\n{text}");
+        assert!(told.contains("CREATE ROLE … LOGIN"), "it says what to do: {told}");
+    }
+    let (dir, _) = granted(&store.address(), &store.address(), &[("probe", "")]);
+    let offline = innkeeper(dir.path(), &["check", "--offline"]);
+    assert!(offline.status.success(), "it asks no database: {}", told(&offline));
+    // The same server, and even the same database, is no reason to refuse one without rights.
+    for at in [&app, &store] {
+        let (dir, _) = granted(&of_store.at(store.url()), &at.address(), &[("probe", &own(&nothing, at))]);
+        let output = innkeeper(dir.path(), &["check"]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", told(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_warns_of_a_login_that_can_do_more_than_a_plugin_needs() {
+    let superuser = Login::with("SUPERUSER").await;
+    let becomes = Login::with(&format!("IN ROLE {}", superuser.name())).await;
+    let programs = Login::with("CREATEROLE IN ROLE pg_execute_server_program").await;
+    let (shared, alone) = (Login::new().await, Login::new().await);
+    let app = TestDatabase::empty(Engine::Postgres).await;
+    let own = |login: &Login| format!("url = {:?}", login.at(app.url()));
+    let warnings = |plugins: &[(&str, &str)]| -> Vec<(u64, String)> {
+        let (dir, text) = granted("sqlite:innkeeper.db", &app.address(), plugins);
+        let output = innkeeper(dir.path(), &["check", "--json"]);
+        assert!(output.status.success(), "{}\n{text}", told(&output));
+        let document: Value = serde_json::from_slice(&output.stdout).expect("it is one document");
+        let warnings = document["warnings"].as_array().expect("there is a list").iter();
+        let warning =
+            |one: &Value| (one["line"].as_u64().unwrap(), one["message"].as_str().unwrap().to_owned());
+        warnings.map(warning).collect()
+    };
+    for login in [&superuser, &becomes] {
+        let found = warnings(&[("probe", &own(login))]);
+        let start =
+            format!("plugin `probe`: its login in database `app`, `{}`, is a superuser", login.name());
+        assert!(found.len() == 1 && found[0].0 == 9, "{found:?}");
+        assert!(found[0].1.replace("` is", "`, is").starts_with(&start), "{found:?}");
+    }
+    let found = warnings(&[("probe", &own(&programs))]);
+    assert!(found[0].1.contains("has `pg_execute_server_program` and `CREATEROLE`"), "{found:?}");
+
+    let found = warnings(&[("a", &own(&shared)), ("b", &own(&alone)), ("c", &own(&shared))]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let (line, message) = &found[0];
+    assert_eq!(*line, 9, "{message}");
+    let start = format!("plugins `a` and `c` have one login, `{}`, in database `app`", shared.name());
+    assert!(message.starts_with(&start) && message.contains("prevent accidents only"), "{message}");
+    // Without a login of their own, they share the database's.
+    let other =
+        granted("sqlite:innkeeper.db", &shared.at(app.url()), &[("a", ""), ("b", ""), ("c", &own(&alone))]);
+    let output = innkeeper(other.0.path(), &["check"]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(
+        told(&output).starts_with("warning: innkeeper.toml:7:1: plugins `a` and `b` have"),
+        "{}",
+        told(&output)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tries_the_role_and_the_schema_of_a_grant() {
+    let (role, other) = (Login::new().await, Login::new().await);
+    let login = Login::with(&format!("NOINHERIT IN ROLE {}", role.name())).await;
+    let app = TestDatabase::empty(Engine::Postgres).await;
+    let mut outside = Raw::connect(app.url()).await;
+    outside.execute("CREATE SCHEMA tenant; CREATE SCHEMA \"odd \"\"name\"").await;
+    outside.execute(&format!("GRANT USAGE ON SCHEMA tenant TO {}", role.name())).await;
+    let url = format!("url = {:?}", login.at(app.url()));
+    let check = |grant: &str| {
+        let (dir, _) =
+            granted("sqlite:innkeeper.db", &app.address(), &[("probe", &format!("{url}\n{grant}"))]);
+        let output = innkeeper(dir.path(), &["check"]);
+        (output.status.code(), told(&output))
+    };
+    let fine = check(&format!("role = \"{}\"\nschema = \"tenant\"", role.name()));
+    assert!(fine.0 == Some(0) && !fine.1.contains("warning"), "{}", fine.1);
+
+    let (code, told) = check("role = \"nobody\"");
+    assert!(
+        code == Some(2) && told.starts_with("error: innkeeper.toml:10:8: plugin `probe`: no transaction"),
+        "{told}"
+    );
+    assert!(told.contains("role \"nobody\" does not exist"), "{told}");
+    let (code, told) = check(&format!("role = \"{}\"", other.name()));
+    assert!(code == Some(2) && told.contains("permission denied to set role"), "{told}");
+    assert!(told.contains(&format!("`GRANT \"{}\" TO \"{}\"`", other.name(), login.name())), "{told}");
+
+    let (code, told) = check("schema = \"missing\"");
+    assert!(code == Some(0) && told.starts_with("warning: innkeeper.toml:10:10: plugin `probe`: "), "{told}");
+    assert!(told.contains("has no schema `missing`"), "{told}");
+    let (code, told) = check("schema = \"odd \\\"name\"");
+    assert!(code == Some(0) && told.contains("may not use schema `odd \"name`"), "{told}");
+    // The rights are those of the role, not of the login.
+    let (code, told) = check("schema = \"tenant\"");
+    assert!(code == Some(0) && told.contains("may not use schema `tenant`"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_of_a_login_that_cannot_be_used_and_one_that_leads_elsewhere() {
+    let login = Login::new().await;
+    let app = TestDatabase::empty(Engine::Postgres).await;
+    let other = TestDatabase::empty(Engine::Postgres).await;
+    let nobody = login.at(app.url()).replace(&format!("{}:", login.name()), "nobody:");
+    let (dir, _) = granted("sqlite:innkeeper.db", &app.address(), &[("probe", &format!("url = {nobody:?}"))]);
+    let output = innkeeper(dir.path(), &["check"]);
+    let told_of_it = told(&output);
+    assert_eq!(output.status.code(), Some(3), "{told_of_it}");
+    let start = "error: innkeeper.toml:9:7: plugin `probe`: its login in database `app` (postgres://nobody@";
+    assert!(told_of_it.starts_with(start), "{told_of_it}");
+    assert!(!told_of_it.contains(&format!(":{}@", login.name())), "it shows no password: {told_of_it}");
+
+    let elsewhere = format!("url = {:?}", login.at(other.url()));
+    let (dir, _) = granted("sqlite:innkeeper.db", &app.address(), &[("probe", &elsewhere)]);
+    let output = innkeeper(dir.path(), &["check"]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(told(&output).contains("and that of [databases.app] names"), "{}", told(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_logs_what_check_refuses_and_serves_all_the_same() {
+    let scene = Scene::new(Engine::Postgres).await;
+    let host = scene.serve(JOBS).await;
+    host.wait_for_log("is the login of the host's own store").await;
+    let done = scene.innkeeper_json(&["job", "run", "sleep", "--wait"]);
+    assert_eq!(done["state"], "succeeded");
+    let log = host.stop().await;
+    assert_eq!(log.matches("is the login of the host's own store").count(), 1, "{log}");
 }
 
 #[test]

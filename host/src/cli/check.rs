@@ -2,15 +2,16 @@
 
 use serde::Serialize;
 
-use super::{CliError, Exit, Global, Report, one_by_one};
+use super::{CliError, Exit, Global, Report, one_by_one, visible};
 use crate::check::complaints;
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigError, ConfigErrors};
 use crate::engine::registry::Registry;
 use crate::interfaces::db::Databases;
+use crate::interfaces::db::privileges::{self, Inspection};
 use crate::runtime::Runtime;
 use crate::store::{Store, StoreError, StoreOptions};
 
-/// Validate the file, its plugins, handlers, arguments and schedules.
+/// Validate the file, its plugins, handlers, arguments, schedules and the plugins' logins.
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// Look at the file and the components only, and connect to no database.
@@ -25,6 +26,7 @@ struct Checked {
     plugins: usize,
     jobs: usize,
     errors: Vec<Complaint>,
+    warnings: Vec<Complaint>,
 }
 
 #[derive(Serialize)]
@@ -38,38 +40,54 @@ struct Complaint {
 pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliError> {
     let config = match Config::load(&global.config) {
         Ok(config) => config,
-        Err(errors) if global.json => return Ok(failed(0, 0, &errors)),
+        Err(errors) if global.json => return Ok(refused(0, 0, &errors, &ConfigErrors::default())),
         Err(errors) => return Err(errors.into()),
     };
+    let (plugin_count, job_count) = (config.plugins.len(), config.jobs.len());
     let databases = Databases::open(&config.databases);
     let runtime =
         Runtime::new(1, config.largest_memory()).map_err(|error| CliError::usage(format!("{error:#}")))?;
     let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
-    let errors = complaints(&config, &plugins, &problems);
+    let mut errors = complaints(&config, &plugins, &problems);
+    let mut logins = Inspection::default();
+    if errors.is_empty() && !command.offline {
+        logins = privileges::inspect(&config).await;
+        errors.append(ConfigErrors::new(logins.errors));
+    }
+    let warnings = ConfigErrors::new(logins.warnings);
+    if !global.json {
+        for warning in warnings.iter() {
+            eprintln!("warning: {}", visible(&warning.to_string()));
+        }
+    }
     if !errors.is_empty() {
         if !global.json {
             return Err(errors.into());
         }
-        return Ok(failed(config.plugins.len(), config.jobs.len(), &errors));
+        return Ok(refused(plugin_count, job_count, &errors, &warnings));
     }
     if !command.offline {
-        reach(&config, &databases).await?;
+        reach(&config, &databases, logins.unreachable).await?;
     }
     let text = format!(
-        "{} is in order: {} plugin{}, {} job{}.",
+        "{} is in order: {plugin_count} plugin{}, {job_count} job{}.",
         global.config.display(),
-        config.plugins.len(),
-        if config.plugins.len() == 1 { "" } else { "s" },
-        config.jobs.len(),
-        if config.jobs.len() == 1 { "" } else { "s" },
+        if plugin_count == 1 { "" } else { "s" },
+        if job_count == 1 { "" } else { "s" },
     );
-    let checked =
-        Checked { ok: true, plugins: config.plugins.len(), jobs: config.jobs.len(), errors: Vec::new() };
+    let checked = Checked {
+        ok: true,
+        plugins: plugin_count,
+        jobs: job_count,
+        errors: Vec::new(),
+        warnings: complaints_of(&warnings),
+    };
     Ok(Report::new(&checked, text))
 }
 
-/// Connects to the store and to every database, and changes nothing.
-async fn reach(config: &Config, databases: &Databases) -> Result<(), CliError> {
+/// Connects to the store and to every database, and changes nothing. `logins` are those that
+/// could not be used.
+async fn reach(config: &Config, databases: &Databases, logins: Vec<ConfigError>) -> Result<(), CliError> {
     let mut unreachable = Vec::new();
     let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
     match Store::connect(&config.store.url, &options).await {
@@ -83,19 +101,22 @@ async fn reach(config: &Config, databases: &Databases) -> Result<(), CliError> {
             unreachable.push(format!("{}: {error}", config.location_of_database(database.name())));
         }
     }
+    unreachable.extend(logins.iter().map(ToString::to_string));
     if unreachable.is_empty() { Ok(()) } else { Err(CliError::unreachable(one_by_one(unreachable))) }
 }
 
-fn failed(plugins: usize, jobs: usize, errors: &ConfigErrors) -> Report {
-    let complaints = errors
-        .iter()
-        .map(|error| Complaint {
-            file: error.location.file.display().to_string(),
-            line: error.location.line,
-            column: error.location.column,
-            message: error.message.clone(),
-        })
-        .collect();
-    let report = Report::new(&Checked { ok: false, plugins, jobs, errors: complaints }, errors.to_string());
-    Report { exit: Exit::Usage, ..report }
+fn refused(plugins: usize, jobs: usize, errors: &ConfigErrors, warnings: &ConfigErrors) -> Report {
+    let (text, warnings) = (errors.to_string(), complaints_of(warnings));
+    let checked = Checked { ok: false, plugins, jobs, errors: complaints_of(errors), warnings };
+    Report { exit: Exit::Usage, ..Report::new(&checked, text) }
+}
+
+fn complaints_of(errors: &ConfigErrors) -> Vec<Complaint> {
+    let complaint = |error: &ConfigError| Complaint {
+        file: error.location.file.display().to_string(),
+        line: error.location.line,
+        column: error.location.column,
+        message: error.message.clone(),
+    };
+    errors.iter().map(complaint).collect()
 }

@@ -32,6 +32,7 @@ mod grant;
 mod once;
 pub mod pool;
 mod postgres;
+pub mod privileges;
 mod rows;
 mod serve;
 pub mod session;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use innkeeper::config::GrantConfig;
-use innkeeper::interfaces::db::{BeginOptions, Ended, Error, ErrorKind};
+use innkeeper::interfaces::db::{BeginOptions, Ended, Error, ErrorKind, Session};
 
 use crate::database::{Engine, until};
 use crate::grants::{execution, grants};
@@ -21,6 +21,8 @@ on_both_engines!(
     a_database_is_not_looked_for_by_an_endless_name,
     a_result_has_as_many_rows_and_bytes_as_the_grant_allows,
     an_execution_has_as_many_transactions_open_as_the_grant_allows,
+    an_execution_has_as_many_cursors_open_as_the_grant_allows,
+    a_cursor_brings_as_much_at_a_time_as_the_grant_allows,
     a_plugin_has_as_many_statements_running_as_the_grant_allows,
     a_statement_that_a_limit_kept_from_running_has_not_failed_its_transaction,
 );
@@ -240,6 +242,66 @@ async fn an_execution_has_as_many_transactions_open_as_the_grant_allows(engine: 
     session.begin(reading()).await.unwrap();
     session.end().await;
     scene.assert_clean().await;
+}
+
+async fn an_execution_has_as_many_cursors_open_as_the_grant_allows(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let grants = grants(&scene, "good", GrantConfig { max_open_cursors: 2, ..GrantConfig::default() });
+    let (session, other) = (execution(&grants), execution(&grants));
+    let reading = || BeginOptions { read_only: true, ..options() };
+    let (one, two) = (session.begin(reading()).await.unwrap(), session.begin(reading()).await.unwrap());
+    let of_other = other.begin(reading()).await.unwrap();
+    let open = async |session: &Session, id| session.open_cursor(id, series(100), vec![]).await;
+    let (first, _) = open(&session, one).await.unwrap();
+    let (second, _) = open(&session, two).await.unwrap();
+    for id in [one, two] {
+        assert_limit(open(&session, id).await, 2, "max_open_cursors");
+        session.query_in(id, "SELECT 1".into(), vec![]).await.expect("the transaction has not failed");
+    }
+    open(&other, of_other).await.expect("another execution has its own");
+    // One that was dropped makes room, and so does a transaction that has ended.
+    session.close_cursor(one, first).await;
+    let (third, _) = open(&session, one).await.unwrap();
+    session.commit(two).await.unwrap();
+    let (fourth, _) = open(&session, one).await.unwrap();
+    assert_kind(session.fetch(two, second, 1).await, ErrorKind::Closed);
+    for cursor in [third, fourth] {
+        assert_eq!(session.fetch(one, cursor, 7).await.unwrap().len(), 7);
+    }
+    // One that could not be opened does not count.
+    session.close_cursor(one, third).await;
+    let failed = session.open_cursor(one, "SELECT nothing FROM nowhere".into(), vec![]).await;
+    assert_kind(failed, ErrorKind::Statement);
+    session.rollback(one).await.unwrap();
+    let three = session.begin(reading()).await.unwrap();
+    for _ in 0..2 {
+        open(&session, three).await.unwrap();
+    }
+    session.end().await;
+    other.end().await;
+    scene.assert_clean().await;
+}
+
+async fn a_cursor_brings_as_much_at_a_time_as_the_grant_allows(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let few = GrantConfig { max_rows: 10, max_bytes: Some(300_000), ..GrantConfig::default() };
+    let session = execution(&grants(&scene, "good", few));
+    let id = session.begin(BeginOptions { read_only: true, ..options() }).await.unwrap();
+    for (statement, rows, limit, most) in [(series(95), 95, 1_000, 10), (wide(engine, 9), 9, 2, 2)] {
+        let (cursor, _) = session.open_cursor(id, statement, vec![]).await.unwrap();
+        let mut fetched = 0;
+        loop {
+            let some = session.fetch(id, cursor, limit).await.unwrap().len();
+            assert!(some <= most, "{some} rows at a time");
+            fetched += some;
+            if some == 0 {
+                break;
+            }
+        }
+        assert_eq!(fetched, rows, "none is lost");
+        session.close_cursor(id, cursor).await;
+    }
+    session.commit(id).await.unwrap();
 }
 
 async fn a_plugin_has_as_many_statements_running_as_the_grant_allows(engine: Engine) {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper::config::GrantConfig;
-use innkeeper::database_url::DatabaseUrl;
 use innkeeper::interfaces::db::{BeginOptions, Connections, Ended, ErrorKind, Grants, Session};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use innkeeper_tests::login::Login;
 
 use crate::database::{Engine, until};
 use crate::{Scene, TIME, assert_kind, name, on_both_engines, options, plugin_config, show_rows};
@@ -28,48 +27,16 @@ pub fn execution(grants: &Arc<Grants>) -> Arc<Session> {
     Session::new(Arc::clone(grants), "job j, execution 1".into(), TIME)
 }
 
-/// A login that may use the tables of the scene's database. It is dropped at the end, which is
-/// possible once its rights are gone: declare it before the database.
-struct Login(String);
-
-impl Login {
-    async fn new() -> Self {
-        let login = Self(format!("login_{}", uuid::Uuid::new_v4().simple()));
-        on_server(&format!("CREATE ROLE {0} LOGIN PASSWORD '{0}'", login.0)).await;
-        login
-    }
-
-    /// With the rights that a plugin needs, and as the URL of its grant.
-    async fn granted(&self, scene: &Scene) -> GrantConfig {
-        scene.outside.run(&format!("GRANT SELECT, INSERT ON t TO {}", self.0)).await;
-        let DatabaseUrl::Postgres(url) = scene.outside.url() else { panic!("SQLite has no logins") };
-        let (_, place) = url.rsplit_once('@').expect("the test server's URL names its login");
-        GrantConfig { url: Some(format!("postgres://{0}:{0}@{place}", self.0)), ..GrantConfig::default() }
-    }
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        let drop_role = format!("DROP ROLE {}", self.0);
-        // On a thread of its own, since this one may be inside of a runtime.
-        let done = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(on_server(&drop_role));
-        });
-        let _panicked = done.join();
-    }
-}
-
-async fn on_server(sql: &str) {
-    let url = std::env::var("INNKEEPER_TEST_POSTGRES_URL").expect("a test server is named");
-    let mut server = PgConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut server).await.unwrap();
+/// With a login that may use the table of the scene.
+async fn with_login(scene: &Scene, login: &Login) -> GrantConfig {
+    scene.outside.run(&format!("GRANT SELECT, INSERT ON t TO {}", login.name())).await;
+    GrantConfig { url: Some(login.at(&scene.outside.url())), ..GrantConfig::default() }
 }
 
 async fn server_processes(scene: &Scene, login: &Login) -> i64 {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND application_name LIKE 'innkeeper plugin %'",
-        login.0
+        login.name()
     );
     scene.outside.number(&sql).await
 }
@@ -83,11 +50,11 @@ async fn current_user(session: &Session) -> String {
 async fn each_plugin_uses_the_login_of_its_own_under_one_bound() {
     let (one, two) = (Login::new().await, Login::new().await);
     let scene = Scene::with(Engine::Postgres, 2, Duration::from_millis(100)).await;
-    let of_one = execution(&grants(&scene, "one", one.granted(&scene).await));
-    let of_two = execution(&grants(&scene, "two", two.granted(&scene).await));
+    let of_one = execution(&grants(&scene, "one", with_login(&scene, &one).await));
+    let of_two = execution(&grants(&scene, "two", with_login(&scene, &two).await));
     let of_database = scene.session_of("three");
-    assert!(current_user(&of_one).await.contains(&format!("{0} {0}", one.0)));
-    assert!(current_user(&of_two).await.contains(&format!("{0} {0}", two.0)));
+    assert!(current_user(&of_one).await.contains(&format!("{0} {0}", one.name())));
+    assert!(current_user(&of_two).await.contains(&format!("{0} {0}", two.name())));
     assert!(current_user(&of_database).await.contains("postgres"));
 
     let first = of_one.begin(options()).await.unwrap();
@@ -103,12 +70,12 @@ async fn each_plugin_uses_the_login_of_its_own_under_one_bound() {
 async fn the_idle_connection_of_another_login_makes_room() {
     let (one, two) = (Login::new().await, Login::new().await);
     let scene = Scene::with(Engine::Postgres, 1, Duration::from_secs(60)).await;
-    let of_one = execution(&grants(&scene, "one", one.granted(&scene).await));
-    let of_two = execution(&grants(&scene, "two", two.granted(&scene).await));
+    let of_one = execution(&grants(&scene, "one", with_login(&scene, &one).await));
+    let of_two = execution(&grants(&scene, "two", with_login(&scene, &two).await));
     for _ in 0..3 {
         of_one.execute("INSERT INTO t SELECT count(*) FROM t".into(), vec![]).await.unwrap();
         assert_eq!(scene.database().connections(), Connections { max: 1, in_use: 0, idle: 1 });
-        assert!(current_user(&of_two).await.contains(&two.0));
+        assert!(current_user(&of_two).await.contains(two.name()));
         until("the other login has no connection", async || server_processes(&scene, &one).await == 0).await;
     }
     assert_eq!((scene.rows().await, server_processes(&scene, &two).await), (3, 1));
@@ -118,15 +85,17 @@ async fn the_idle_connection_of_another_login_makes_room() {
 async fn a_statement_of_a_login_of_its_own_is_stopped_and_leaves_nothing() {
     let (login, other) = (Login::new().await, Login::new().await);
     let scene = Scene::new(Engine::Postgres).await;
-    let session = execution(&grants(&scene, "one", login.granted(&scene).await));
-    let beside = execution(&grants(&scene, "two", other.granted(&scene).await));
+    let session = execution(&grants(&scene, "one", with_login(&scene, &login).await));
+    let beside = execution(&grants(&scene, "two", with_login(&scene, &other).await));
     let open = beside.begin(options()).await.unwrap();
     let runs = {
         let (session, endless) = (Arc::clone(&session), scene.endless());
         tokio::spawn(async move { session.query(endless, vec![]).await })
     };
-    let sleeping =
-        format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND state = 'active'", login.0);
+    let sleeping = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND state = 'active'",
+        login.name()
+    );
     until("it runs", async || scene.outside.number(&sleeping).await == 1).await;
     // The control connection is that of the login, which may not stop another's statements.
     assert_eq!(session.end().await, Ended { rolled_back: 1, unconfirmed: 0 });
@@ -140,8 +109,8 @@ async fn a_statement_of_a_login_of_its_own_is_stopped_and_leaves_nothing() {
 async fn a_login_that_is_refused_hurts_nobody_else() {
     let login = Login::new().await;
     let scene = Scene::with(Engine::Postgres, 1, Duration::from_secs(60)).await;
-    let good = execution(&grants(&scene, "good", login.granted(&scene).await));
-    let url = login.granted(&scene).await.url.map(|url| url.replace("login_", "nobody_"));
+    let good = execution(&grants(&scene, "good", with_login(&scene, &login).await));
+    let url = with_login(&scene, &login).await.url.map(|url| url.replace("login_", "nobody_"));
     let refused = execution(&grants(&scene, "bad", GrantConfig { url, ..GrantConfig::default() }));
     for _ in 0..3 {
         let error = assert_kind(refused.query("SELECT 1".into(), vec![]).await, ErrorKind::Connection);

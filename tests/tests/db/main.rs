@@ -7,6 +7,8 @@ mod ending;
 mod grants;
 mod network;
 mod pool;
+mod postgres;
+mod sqlite;
 mod statements;
 mod transactions;
 mod values;

@@ -17,6 +17,7 @@ on_both_engines!(
     who_gets_no_connection_is_told_who_has_them,
     two_executions_that_wait_for_each_other_are_told_so_at_once,
     an_execution_that_has_every_connection_is_told_so_at_once,
+    a_wait_over_two_databases_ends_in_time,
     whoever_waits_longest_is_served_first,
     an_execution_that_ends_while_it_waits_leaves_the_queue,
     two_plugins_never_share_a_connection,
@@ -81,6 +82,29 @@ async fn an_execution_that_has_every_connection_is_told_so_at_once(engine: Engin
     assert_kind(session.query("SELECT 1".into(), vec![]).await, ErrorKind::Busy);
     session.commit(id).await.unwrap();
     session.query("SELECT 1".into(), vec![]).await.unwrap();
+}
+
+async fn a_wait_over_two_databases_ends_in_time(engine: Engine) {
+    let scene = Scene::new(engine).await;
+    let url = || scene.outside.url();
+    let acquire_timeout = Duration::from_millis(300);
+    let config = || DatabaseConfig { url: url(), max_connections: 1, acquire_timeout, max_size: None };
+    let databases = Databases::open(&BTreeMap::from([(name("a"), config()), (name("b"), config())]));
+    let session = |plugin| {
+        let grants = Grants::new(&databases, &name(plugin), &plugin_config(&["a", "b"], None));
+        Session::new(Arc::new(grants), format!("job {plugin}-job, execution 1"), TIME)
+    };
+    let on = |database: &str| BeginOptions { database: Some(database.to_owned()), ..reading() };
+    let (one, two) = (session("one"), session("two"));
+    let of_one = one.begin(on("a")).await.unwrap();
+    let of_two = two.begin(on("b")).await.unwrap();
+    // Each waits for what the other has, and no single database knows it.
+    let (for_b, for_a) = tokio::join!(one.begin(on("b")), two.begin(on("a")));
+    assert_kind(for_b, ErrorKind::Busy);
+    assert_kind(for_a, ErrorKind::Busy);
+    one.commit(of_one).await.unwrap();
+    two.commit(of_two).await.unwrap();
+    one.commit(one.begin(on("b")).await.unwrap()).await.unwrap();
 }
 
 async fn whoever_waits_longest_is_served_first(engine: Engine) {

@@ -221,9 +221,9 @@ async fn a_transaction_that_sqlite_has_rolled_back_is_never_committed() {
             session.execute_in(id, statement.into(), vec![]).await.unwrap_err();
             // Nothing later runs in autocommit.
             let later = session.execute_in(id, "INSERT INTO t VALUES (3, 'd')".into(), vec![]).await;
-            assert_kind(later, ErrorKind::Statement);
+            assert_kind(later, ErrorKind::Closed);
             match end {
-                "commit" => drop(assert_kind(session.commit(id).await, ErrorKind::Statement)),
+                "commit" => drop(assert_kind(session.commit(id).await, ErrorKind::Closed)),
                 _ => session.rollback(id).await.unwrap(),
             }
             assert_eq!(scene.rows().await, 1);

@@ -85,6 +85,15 @@ impl Connection {
         on_engine!(self, release(number))
     }
 
+    /// True where the database has ended the transaction by itself, so that not even a savepoint
+    /// is left to roll back to. PostgreSQL never does without closing the connection.
+    pub(super) fn has_rolled_back(&self) -> bool {
+        match self {
+            Self::Postgres(_) => false,
+            Self::Sqlite(connection) => connection.has_rolled_back(),
+        }
+    }
+
     /// Commits. Only `Ok` says that it is committed.
     pub(super) async fn commit(&mut self) -> Result<Left, Failure> {
         on_engine!(self, commit())

@@ -194,6 +194,12 @@ pub(super) fn of_sqlite(error: &rusqlite::Error) -> Error {
             let message = message.clone().unwrap_or_else(|| failure.to_string());
             sqlite(failure.extended_code, &message)
         }
+        rusqlite::Error::SqlInputError { error, msg, sql, offset } => {
+            // Below zero where SQLite does not know.
+            let before = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
+            let position = before.and_then(|before| u32::try_from(before.chars().count() + 1).ok());
+            Error { position, ..sqlite(error.extended_code, msg) }
+        }
         other => new(ErrorKind::Other, other.to_string()),
     }
 }

@@ -119,7 +119,8 @@ impl Grant {
     /// What a guest is told of a failure. That it may only read is its grant's doing, the same on
     /// both engines, and no fault of the statement.
     pub(super) fn explain(&self, failure: Failure) -> Failure {
-        if !self.read_only || !error::is_read_only(&failure.error) {
+        let explained = failure.error.kind == ErrorKind::Denied;
+        if !self.read_only || explained || !error::is_read_only(&failure.error) {
             return failure;
         }
         let message = format!(

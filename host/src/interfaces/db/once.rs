@@ -27,7 +27,7 @@ pub(super) async fn run(
     caller: &Arc<Caller>,
     work: &Work<'_>,
 ) -> Result<Output, Failure> {
-    let begin = Begin { purpose: Purpose::Statement(work.sql, work.what), grant, caller };
+    let begin = Begin { purpose: Purpose::Statement(work.what), grant, caller };
     let mut lease = database.acquire(grant, caller).await?;
     let limit = grant.statement_timeout;
     let until = limit.and_then(|limit| Instant::now().checked_add(limit + TIMEOUT_MARGIN));

@@ -37,6 +37,10 @@ use crate::config::DatabaseConfig;
 use crate::database_url::DatabaseUrl;
 use crate::job::Name;
 
+/// How long opening a connection may take at least, however short a wait for a free one may be:
+/// a server or a disk that is busy is not one that is gone.
+const OPENING: Duration = Duration::from_secs(3);
+
 /// Every `[databases.NAME]` of the configuration.
 #[derive(Debug)]
 pub struct Databases(BTreeMap<Name, Arc<Database>>);
@@ -345,7 +349,7 @@ impl Database {
             }
         };
         // Waiting for a free connection may have used up the time.
-        let until = until.max(Instant::now() + Duration::from_secs(1));
+        let until = until.max(Instant::now() + OPENING);
         match timeout_at(until, connecting).await {
             Ok(opened) => opened.map_err(|failure| failure.error),
             Err(_elapsed) => Err(error::new(ErrorKind::Timeout, "it does not answer")),

@@ -151,7 +151,7 @@ impl Connection {
         let decode = |row: &PgRow| row_of(&runnable, &columns, row, std::mem::replace(&mut first, false));
         match rows::gather(stream, bounds, decode).await {
             Ok(rows) => Ok(RowSet { columns, rows }),
-            Err(Cut::Database(error)) => Err(self.failed(error, prepared, &runnable).await),
+            Err(Cut::Database(error)) => Err(self.failure(error, prepared.kept, Some(&runnable)).await),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -169,17 +169,7 @@ impl Connection {
                 let changes_rows = work.what.changes_rows && !prepared.described.reads();
                 Ok(if changes_rows { done.rows_affected() } else { 0 })
             }
-            Err(error) => Err(self.failed(error, prepared, &runnable).await),
-        }
-    }
-
-    async fn failed(&mut self, error: sqlx::Error, prepared: &Prepared, runnable: &Runnable) -> Failure {
-        match self.failure(error, prepared.kept).await {
-            Ok(mut failure) => {
-                failure.error.position = runnable.original_position(failure.error.position);
-                failure
-            }
-            Err(failure) => failure,
+            Err(error) => Err(self.failure(error, prepared.kept, Some(&runnable)).await),
         }
     }
 }

@@ -361,7 +361,7 @@ impl Session {
                 result = run_once(&database, &grant, &caller, &sql, task).await;
             }
             drop(running);
-            let _gone = reply.send(result.map_err(|failure| failure.error));
+            let _gone = reply.send(result.map_err(|failure| grant.explain(failure).error));
         })?;
         self.answer(answer).await
     }

@@ -35,6 +35,10 @@ use super::transaction::overdue;
 use super::work::{Begin, Left, Output, Purpose, Task, Work};
 use super::{Column, Error, ErrorKind, Value, error};
 
+/// How long after the end of its execution's time a statement stops by itself. The runtime ends
+/// the execution first, which then counts as timed out, whatever the guest would do next.
+const BACKSTOP: Duration = Duration::from_secs(1);
+
 /// Whose turn it is to write to one file, among the connections of this host.
 #[derive(Debug)]
 pub(super) struct Writers {
@@ -72,7 +76,7 @@ pub(super) struct Connection {
     /// How long to wait for locks.
     patience: Duration,
     statement_timeout: Option<Duration>,
-    /// When the time of the execution that uses it is over.
+    /// When a statement of the execution that uses it stops by itself.
     deadline: Instant,
     /// The last [`Connection::once`] has come as far as its statement.
     ran: bool,
@@ -165,8 +169,7 @@ impl Connection {
     /// Begins a transaction; that of a statement that only reads takes no lock.
     pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
         self.start(begin.caller);
-        let reads =
-            begin.read_only() || matches!(begin.purpose, Purpose::Statement(_, what) if what.only_reads);
+        let reads = begin.read_only() || matches!(begin.purpose, Purpose::Statement(what) if what.only_reads);
         if reads {
             return self.ask(Worker::begin_to_read).await;
         }
@@ -245,6 +248,11 @@ impl Connection {
     /// True where the last [`Connection::once`], which did not answer, may still commit.
     pub(super) fn may_commit(&self) -> bool {
         self.watch.committing.load(Ordering::SeqCst)
+    }
+
+    /// True where SQLite has ended the transaction by itself.
+    pub(super) fn has_rolled_back(&self) -> bool {
+        self.watch.rolled_back.load(Ordering::SeqCst)
     }
 
     /// True where nothing of its session is left: settings cannot be changed by a plugin, and
@@ -356,7 +364,7 @@ impl Connection {
     fn start(&mut self, caller: &Caller) {
         self.clear();
         self.ran = false;
-        self.deadline = caller.deadline;
+        self.deadline = caller.deadline + BACKSTOP;
     }
 
     /// What was told to stop has stopped: what comes next is not meant.

@@ -189,7 +189,9 @@ fn not_allowed(keyword: &str, dialect: Dialect) -> Error {
              or with the call"
                 .to_owned()
         }
-        "SAVEPOINT" | "RELEASE" => "savepoints are not offered yet".to_owned(),
+        "SAVEPOINT" | "RELEASE" => {
+            "savepoints are made by `savepoint`, `rollback-to` and `release` of the db interface".to_owned()
+        }
         "SET" | "RESET" | "DISCARD" => "the settings of a connection belong to the host".to_owned(),
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => {
             "the host prepares statements and keeps them; pass the text and its parameters".to_owned()
@@ -201,7 +203,10 @@ fn not_allowed(keyword: &str, dialect: Dialect) -> Error {
             "a plugin uses the databases that the operator grants it, by their names".to_owned()
         }
         "VACUUM" => "it cannot run in a transaction; leave it to the operator".to_owned(),
-        "COPY" => "use INSERT and SELECT".to_owned(),
+        "COPY" => "write with `execute-many`, and read with `query` or a cursor".to_owned(),
+        "DECLARE" | "FETCH" | "MOVE" | "CLOSE" => {
+            "cursors are opened by `open-cursor` of the db interface".to_owned()
+        }
         _ => {
             let allowed = match dialect {
                 Dialect::Postgres => POSTGRES,

@@ -35,6 +35,8 @@ pub(super) struct Transaction {
     condition: Condition,
     /// The first error of a statement: nothing but a rollback is left, of all or to a savepoint.
     failed: Option<String>,
+    /// The database has ended it by itself, and there is nothing to roll back to.
+    is_over: bool,
     /// The savepoints that can be rolled back to, oldest first, by numbers never used again.
     savepoints: Vec<u32>,
     next_savepoint: u32,
@@ -70,9 +72,10 @@ pub(super) async fn run_once(
 ) -> Result<Output, Failure> {
     let what = statement::check(sql, database.dialect())?;
     if database.dialect() == Dialect::Sqlite {
-        return once::run(database, grant, caller, &Work { sql, what, task }).await;
+        let ran = once::run(database, grant, caller, &Work { sql, what, task }).await;
+        return ran.map_err(|failure| grant.explain(failure));
     }
-    let purpose = Purpose::Statement(sql, what);
+    let purpose = Purpose::Statement(what);
     let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
     match transaction.run(sql, task).await {
         Ok(output) => {
@@ -141,6 +144,7 @@ impl Transaction {
             grant: Arc::clone(grant),
             condition: Condition::Sound,
             failed: None,
+            is_over: false,
             savepoints: Vec::new(),
             next_savepoint: 1,
             cursors: BTreeMap::new(),
@@ -274,6 +278,7 @@ impl Transaction {
 
     fn require_sound(&self) -> Result<(), Error> {
         match &self.failed {
+            Some(first) if self.is_over => Err(is_over(first)),
             Some(first) => Err(has_failed(first)),
             None => self.require_open(),
         }
@@ -283,6 +288,7 @@ impl Transaction {
     fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
         let result = result.map_err(|failure| self.grant.explain(failure));
         if let Err(failure) = &result {
+            self.is_over = self.lease.connection().is_ok_and(|(connection, _)| connection.has_rolled_back());
             self.failed.get_or_insert_with(|| {
                 let mut first = failure.error.message.clone();
                 error::cut_text(&mut first, 1_000);
@@ -333,7 +339,11 @@ impl Transaction {
     /// and with any other it is rolled back.
     pub(super) async fn commit(mut self) -> Result<(), Error> {
         if let Some(first) = self.failed.take() {
+            let is_over_now = self.is_over;
             self.rollback().await?;
+            if is_over_now {
+                return Err(is_over(&first));
+            }
             return Err(Error {
                 hint: Some("end it with `rollback`, or stop at the first error".to_owned()),
                 ..error::new(
@@ -445,8 +455,9 @@ fn after_stop<T>(result: &Result<T, Failure>) -> Condition {
 }
 
 fn has_failed(first: &str) -> Error {
-    let message =
-        format!("the transaction has failed and can only be rolled back; its first error was: {first}");
+    let message = format!(
+        "the transaction has failed and can only be rolled back, whole or to a savepoint; its first error was: {first}"
+    );
     error::new(ErrorKind::Statement, message)
 }
 
@@ -454,6 +465,14 @@ pub(super) fn overdue(limit: Duration) -> Error {
     let limit = humantime::format_duration(limit);
     let message = format!("the statement ran longer than the plugin's `statement_timeout` of {limit}");
     error::new(ErrorKind::Timeout, message)
+}
+
+fn is_over(first: &str) -> Error {
+    let message = format!(
+        "the database has rolled back the whole transaction by itself, when this failed: {first}; end it with \
+         `rollback`, and begin another one"
+    );
+    error::new(ErrorKind::Closed, message)
 }
 
 fn cursor_ended() -> Error {

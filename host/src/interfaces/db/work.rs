@@ -44,7 +44,7 @@ pub(super) struct Begin<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Purpose<'a> {
     /// One statement.
-    Statement(&'a str, Statement),
+    Statement(Statement),
     /// Whatever the guest will do.
     Guest(&'a BeginOptions),
 }

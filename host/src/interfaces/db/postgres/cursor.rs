@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+use sqlx::AssertSqlSafe;
 
 use super::statements::Runnable;
 use super::{Connection, row_of, scan};
@@ -55,17 +55,18 @@ impl Connection {
             return Err(error::new(ErrorKind::Statement, message).into());
         }
         let (runnable, arguments) = self.bind(work.sql, &mut prepared, params, true).await?;
-        let prefix = format!("DECLARE innkeeper_cursor_{number} BINARY NO SCROLL CURSOR WITHOUT HOLD FOR ");
         let inner = runnable.sql(work.sql);
-        let declaration = super::rewrite::prefixed(&prefix, inner, scan::start(inner)..inner.len());
+        // What stands before the statement may be semicolons.
+        let declaration = format!(
+            "DECLARE innkeeper_cursor_{number} BINARY NO SCROLL CURSOR WITHOUT HOLD FOR {}",
+            &inner[scan::start(inner)..]
+        );
         // Not kept prepared: it has a number that never comes again.
-        let sql = AssertSqlSafe(declaration.sql.clone()).into_sql_str();
-        let declared =
-            sqlx::query_with(sql, arguments).persistent(false).execute(&mut self.inner).await.map(drop);
-        if let Err(error) = declared {
-            let mut failure = self.failure(error, prepared.kept).await?;
-            let position = failure.error.position.and_then(|at| declaration.original_position(at));
-            failure.error.position = runnable.original_position(position);
+        let declared = sqlx::query_with(AssertSqlSafe(declaration), arguments).persistent(false);
+        if let Err(error) = declared.execute(&mut self.inner).await {
+            // It was prepared alone before: the place is none of its words.
+            let mut failure = self.failure(error, prepared.kept, Some(&runnable)).await;
+            failure.error.position = None;
             return Err(failure);
         }
         let columns = prepared.described.columns.clone();

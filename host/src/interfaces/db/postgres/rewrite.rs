@@ -60,14 +60,6 @@ pub(super) fn rewrite(sql: &str, scan: &Scan, casts: &[Cast], columns: &[bool]) 
     Some(writer.finish())
 }
 
-/// The statement behind `prefix`, without what stands before it.
-pub(super) fn prefixed(prefix: &str, sql: &str, body: Range<usize>) -> Rewritten {
-    let mut writer = Writer { original: sql, sql: String::new(), chars: 0, copies: Vec::new() };
-    writer.insert(prefix);
-    writer.copy(body);
-    writer.finish()
-}
-
 /// The columns of `q`. `format` writes a value by its type's own output function, as every
 /// client of the server sees it, where a cast to text may write it in another way (`inet`).
 /// It makes an empty text of NULL, and `IS NULL` is true of a row of NULLs, hence DISTINCT.

@@ -139,7 +139,7 @@ impl Connection {
                 );
                 Err(error::new(ErrorKind::Conversion, message).into())
             }
-            Err(error) => self.failure(error, false).await.and_then(Err),
+            Err(error) => Err(self.failure(error, false, None).await),
             Ok(statement) => Ok(statement),
         }
     }
@@ -262,21 +262,33 @@ impl Connection {
     }
 
     /// What an error of a statement means for it and for the connection. `kept` says that it
-    /// was prepared before this call.
-    ///
-    /// # Errors
-    /// Where the connection is lost.
-    pub(super) async fn failure(&mut self, error: sqlx::Error, kept: bool) -> Result<Failure, Failure> {
+    /// was prepared before this call; `sent` is what was run, if the error is of that.
+    pub(super) async fn failure(
+        &mut self,
+        error: sqlx::Error,
+        kept: bool,
+        sent: Option<&Runnable>,
+    ) -> Failure {
         // A name that a block of the plugin has taken or given up cannot be trusted any more.
         self.hang_up |= error::is_lost_statement(&error);
-        if !error::is_stale_statement(&error, kept) {
-            return Ok(error.into());
+        let is_stale = error::is_stale_statement(&error, kept);
+        let mut failure = Failure::from(error);
+        if let Some(sent) = sent {
+            failure.error.position = sent.original_position(failure.error.position);
+            // The cast may be to the type that a column had before.
+            failure.stale = kept && !sent.casts.is_empty() && failure.is_refusal();
         }
-        let code = error.as_database_error().and_then(|error| Some(error.code()?.into_owned()));
-        self.forget_statements().await?;
-        let message = "the tables of this statement have changed since it was prepared: run it again";
-        let error = Error { code, ..error::new(ErrorKind::Conflict, message) };
-        Ok(Failure { stale: true, ..error.into() })
+        if is_stale {
+            let message = "what this statement names has changed since it was prepared: run it again";
+            failure.error = Error { code: failure.error.code, ..error::new(ErrorKind::Conflict, message) };
+            failure.stale = true;
+        }
+        if failure.stale
+            && let Err(error) = self.forget_statements().await
+        {
+            return error.into();
+        }
+        failure
     }
 }
 
@@ -355,7 +367,7 @@ impl Runnable {
     }
 
     /// The place in the plugin's text of a place in the one that was sent.
-    pub(super) fn original_position(&self, position: Option<u32>) -> Option<u32> {
+    fn original_position(&self, position: Option<u32>) -> Option<u32> {
         match &self.rewritten {
             Some(rewritten) => rewritten.original_position(position?),
             None => position,

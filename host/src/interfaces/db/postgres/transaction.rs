@@ -240,7 +240,7 @@ fn begin_message(begin: &Begin<'_>, number: u64) -> String {
     if let Some(role) = &begin.grant.role {
         message.push_str(&format!("; SET LOCAL ROLE {}", quote(role)));
     }
-    let backstop = begin.caller.remaining() + BACKSTOP;
+    let backstop = begin.caller.remaining().saturating_add(BACKSTOP);
     let longest = begin.grant.statement_timeout.map_or(backstop, |limit| limit.min(backstop));
     message.push_str(&format!("; SET LOCAL statement_timeout = {}", milliseconds(longest)));
     if matches!(begin.purpose, Purpose::Guest(_)) {
@@ -263,11 +263,11 @@ pub(super) fn quote(identifier: &str) -> String {
 }
 
 fn no_role(role: &str, grant: &Grant) -> Error {
+    let role = role.replace('\0', "\\0");
     let message = format!(
-        "role `{}` of plugin `{}` does not exist on this server: `CREATE ROLE {}`",
-        role.escape_debug(),
+        "role `{role}` of plugin `{}` does not exist on this server: `CREATE ROLE {}`",
         grant.plugin,
-        quote(role).escape_debug()
+        quote(&role)
     );
     error::new(ErrorKind::Denied, message)
 }

@@ -81,7 +81,7 @@ impl Cursors {
         let mut prepared =
             Prepared::try_new(Rc::clone(connection), |connection| connection.prepare_cached(sql))?;
         prepared.with_dependent_mut(|_, statement| {
-            if !statement.readonly() || statement.column_count() == 0 {
+            if !reads(statement) || statement.column_count() == 0 {
                 return Err(not_for_cursors().into());
             }
             let numbers = parameters(statement, params.len())?;
@@ -168,6 +168,11 @@ fn not_for_cursors() -> Error {
     let message =
         "a cursor reads, and this statement may write or has no rows: run it with `query` or `execute`";
     error::new(ErrorKind::Statement, message)
+}
+
+/// True where a statement changes nothing. An explained one does not run.
+pub(super) fn reads(statement: &Statement<'_>) -> bool {
+    statement.readonly() || statement.is_explain() != 0
 }
 
 /// Gathers all rows of a statement whose parameters are bound.

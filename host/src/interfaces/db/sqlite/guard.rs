@@ -79,6 +79,8 @@ pub(super) struct Watch {
     pub(super) made_temporary: AtomicBool,
     /// A commit is about to begin, and will not look at `cancel` any more.
     pub(super) committing: AtomicBool,
+    /// SQLite has ended the transaction by itself.
+    pub(super) rolled_back: AtomicBool,
     /// Why the statement that was compiled last is not allowed.
     denied: Mutex<Option<String>>,
 }
@@ -92,6 +94,7 @@ impl Watch {
             speaking: AtomicBool::new(false),
             made_temporary: AtomicBool::new(false),
             committing: AtomicBool::new(false),
+            rolled_back: AtomicBool::new(false),
             denied: Mutex::default(),
         })
     }
@@ -342,7 +345,10 @@ fn makes_temporary(action: AuthAction<'_>, database: Option<&str>) -> bool {
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempView { .. }
         | AuthAction::CreateTempTrigger { .. } => true,
-        AuthAction::CreateVtable { .. } => database == Some("temp"),
+        AuthAction::CreateTable { .. }
+        | AuthAction::CreateView { .. }
+        | AuthAction::CreateTrigger { .. }
+        | AuthAction::CreateVtable { .. } => database == Some("temp"),
         _ => false,
     }
 }

@@ -14,8 +14,6 @@ const WRITING: &[&str] =
 struct Token<'a> {
     kind: Kind,
     text: &'a str,
-    /// Its first byte.
-    at: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,36 +65,6 @@ pub(super) fn several_statements() -> Error {
     let message = "the text holds more than one statement: run them one by one, in a transaction of `begin` if \
                    they belong together";
     error::new(ErrorKind::Statement, message)
-}
-
-/// The 1-based character of the text that SQLite's message is about, where the text has only one
-/// place that it can be.
-pub(super) fn position(sql: &str, message: &str) -> Option<u32> {
-    const BEFORE: [&str; 6] = [
-        "near \"",
-        "unrecognized token: \"",
-        "no such column: ",
-        "no such function: ",
-        "ambiguous column name: ",
-        "wrong number of arguments to function ",
-    ];
-    let named = BEFORE.iter().find_map(|before| message.strip_prefix(before))?;
-    let named = match message.find('"') {
-        Some(_) => named.rsplit_once('"').map_or(named, |(named, _)| named),
-        None => named.trim_end_matches("()"),
-    };
-    let mut places = tokens(sql).filter(|token| is_named(sql, *token, named));
-    let place = places.next().filter(|_| places.next().is_none() && !named.is_empty())?;
-    u32::try_from(sql.get(..place.at)?.chars().count() + 1).ok()
-}
-
-/// True where a name, with the names of its table and schema or without, begins with this token.
-fn is_named(sql: &str, token: Token<'_>, named: &str) -> bool {
-    let rest = &sql[token.at..];
-    match rest.strip_prefix(named) {
-        Some(after) => token.kind != Kind::Word || !after.starts_with(is_of_word),
-        None => token.kind == Kind::Quoted && token.text.get(1..token.text.len() - 1) == Some(named),
-    }
 }
 
 /// Follows the tokens of a text to the end of its first statement, as `sqlite3_complete` does: a
@@ -158,7 +126,7 @@ fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
         at += skipped(&sql[at..]);
         let rest = &sql[at..];
         let (kind, length) = first(rest)?;
-        let token = Token { kind, text: &rest[..length], at };
+        let token = Token { kind, text: &rest[..length] };
         at += length;
         Some(token)
     })
@@ -292,18 +260,5 @@ mod tests {
         assert!(!writes("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"));
         assert!(!writes("SELECT 1"));
         assert!(!writes(""));
-    }
-
-    #[test]
-    fn a_place_is_told_where_there_is_only_one() {
-        assert_eq!(position("SELECT 'é', missing FROM t", "no such column: missing"), Some(13));
-        assert_eq!(position("SELECT t.missing FROM t", "no such column: t.missing"), Some(8));
-        assert_eq!(position("SELECT \"missing\" FROM t", "no such column: missing"), Some(8));
-        assert_eq!(position("SELECT 1 FRM t", "near \"t\": syntax error"), Some(14));
-        assert_eq!(position("SELECT nothing(1)", "no such function: nothing"), Some(8));
-        assert_eq!(position("SELECT 'x' '", "unrecognized token: \"'\""), None);
-        assert_eq!(position("SELECT a, a", "no such column: a"), None);
-        assert_eq!(position("SELECT a", "incomplete input"), None);
-        assert_eq!(position("SELECT a", "near \"\": syntax error"), None);
     }
 }

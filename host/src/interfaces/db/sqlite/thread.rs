@@ -174,15 +174,16 @@ impl Worker {
         self.in_transaction = true;
         self.read_only = read_only;
         self.newest_savepoint = 0;
+        self.watch.rolled_back.store(false, Ordering::SeqCst);
     }
 
     /// Runs a statement of the open transaction.
     pub(super) fn run(&mut self, job: &Job) -> Result<Output, Error> {
         self.require_transaction()?;
         let read_only = self.read_only;
-        let output = self.plainly(job, |worker| {
+        let output = self.guarded(job.deadline, |worker| {
             worker.with_statement(&job.sql, |connection, statement| {
-                if read_only && !statement.readonly() {
+                if read_only && !cursor::reads(statement) {
                     return Err(refused_to_write().into());
                 }
                 carry_out(connection, &worker.watch, statement, job)
@@ -194,9 +195,9 @@ impl Worker {
     /// Runs a statement that only reads, in SQLite's own transaction for it. `None`, and it has
     /// not run, where it may write.
     pub(super) fn read_once(&mut self, job: &Job) -> Result<Option<Output>, Error> {
-        let read = self.plainly(job, |worker| {
+        let read = self.guarded(job.deadline, |worker| {
             worker.with_statement(&job.sql, |connection, statement| {
-                if !statement.readonly() {
+                if !cursor::reads(statement) {
                     return Ok(None);
                 }
                 carry_out(connection, &worker.watch, statement, job).map(Some)
@@ -282,7 +283,7 @@ impl Worker {
         let Task::Rows(params, _) = &job.task else {
             return Err(error::new(ErrorKind::Other, "a cursor is for rows"));
         };
-        let opened = self.plainly(job, |worker| {
+        let opened = self.guarded(job.deadline, |worker| {
             lexer::check(&job.sql)?;
             let savepoint = worker.newest_savepoint;
             worker.cursors.open(number, &worker.connection, &job.sql, params, savepoint)
@@ -298,7 +299,7 @@ impl Worker {
         deadline: Deadline,
     ) -> Result<Vec<Vec<Value>>, Error> {
         self.require_transaction()?;
-        let fetched = self.guarded("", deadline, |worker| worker.cursors.fetch(number, limit, bounds));
+        let fetched = self.guarded(deadline, |worker| worker.cursors.fetch(number, limit, bounds));
         fetched.map_err(|error| self.noting_the_end(error))
     }
 
@@ -306,25 +307,16 @@ impl Worker {
         self.cursors.close(number);
     }
 
-    fn plainly<T>(
-        &mut self,
-        job: &Job,
-        work: impl FnOnce(&mut Self) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.guarded(&job.sql, job.deadline, work)
-    }
-
     /// Does what a plugin has asked for, for as long as it may last.
     fn guarded<T>(
         &mut self,
-        sql: &str,
         deadline: Deadline,
         work: impl FnOnce(&mut Self) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         self.watch.arm(deadline.first());
         let result = work(self);
         self.watch.disarm();
-        result.map_err(|fault| self.explain(fault, sql, deadline))
+        result.map_err(|fault| self.explain(fault, deadline))
     }
 
     /// Compiles a statement, or takes it from those that were kept.
@@ -370,12 +362,13 @@ impl Worker {
             return error;
         }
         self.cursors.close_all();
+        self.watch.rolled_back.store(true, Ordering::SeqCst);
         let hint = error.hint.unwrap_or_else(|| "SQLite has rolled back the whole transaction".to_owned());
         Error { hint: Some(hint), ..error }
     }
 
     /// What went wrong, in the words of who knows it best.
-    fn explain(&self, fault: Fault, sql: &str, deadline: Deadline) -> Error {
+    fn explain(&self, fault: Fault, deadline: Deadline) -> Error {
         let error = match fault {
             Fault::Told(error) => return error,
             Fault::Sqlite(rusqlite::Error::MultipleStatement) => return lexer::several_statements(),
@@ -395,11 +388,15 @@ impl Worker {
                 let message = "the cursor has ended: the tables that it reads were rolled back";
                 Error { code: error.code, ..error::new(ErrorKind::Closed, message) }
             }
+            _ if error.message.starts_with("unsafe use of ") => {
+                let message = format!("{}: it may not be used in a view or a trigger", error.message);
+                Error { code: error.code, ..error::new(ErrorKind::Denied, message) }
+            }
             _ if error.message.starts_with("table ") && error.message.ends_with(" may not be modified") => {
                 let message = format!("{}: SQLite keeps it by itself", error.message);
                 Error { code: error.code, ..error::new(ErrorKind::Denied, message) }
             }
-            _ => Error { position: lexer::position(sql, &error.message), ..error },
+            _ => error,
         }
     }
 }
@@ -411,7 +408,7 @@ fn carry_out(
     statement: &mut Statement<'_>,
     job: &Job,
 ) -> Result<Output, Fault> {
-    let counts = job.counts && !statement.readonly();
+    let counts = job.counts && !cursor::reads(statement);
     // Of a statement that changes no rows, SQLite tells the number of the last one that did. It
     // counts in 32 bits.
     let changed = || if counts { connection.changes() & u64::from(u32::MAX) } else { 0 };
