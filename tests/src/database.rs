@@ -12,6 +12,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::login::Login;
+
 /// The engine of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -27,13 +29,13 @@ pub struct TestDatabase {
     url: DatabaseUrl,
     /// The folder of the SQLite file.
     folder: Option<TempDir>,
-    /// PostgreSQL: the roles of [`TestDatabase::login`].
-    roles: Mutex<Vec<String>>,
+    /// PostgreSQL: those of [`TestDatabase::login`], which go after the database.
+    logins: Mutex<Vec<Login>>,
 }
 
 /// A login of a server, made for one test.
 #[derive(Clone, Debug)]
-pub struct Login {
+pub struct OwnLogin {
     /// Its name.
     pub role: String,
     /// The test's database, with it.
@@ -63,7 +65,7 @@ impl TestDatabase {
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().expect("make a temporary folder");
                 let url = DatabaseUrl::Sqlite(folder.path().join("test.db"));
-                Self { url, folder: Some(folder), roles: Mutex::default() }
+                Self { url, folder: Some(folder), logins: Mutex::default() }
             }
             Engine::Postgres => create_postgres("template template0").await,
         }
@@ -93,24 +95,19 @@ impl TestDatabase {
         }
     }
 
-    /// PostgreSQL: makes a login that is no superuser, with a schema of its own to work in.
-    /// SQLite has no logins.
-    pub async fn login(&self, name: &str) -> Option<Login> {
+    /// PostgreSQL: makes a login that is no superuser, with a schema of its own to work in. It is
+    /// dropped with the database. SQLite has no logins.
+    pub async fn login(&self) -> Option<OwnLogin> {
         let DatabaseUrl::Postgres(url) = &self.url else { return None };
-        // Roles are the server's, not the database's.
-        let unique = uuid::Uuid::new_v4().simple().to_string();
-        let role = format!("innkeeper_test_{name}_{}", &unique[..8]);
+        let login = Login::new().await;
+        let role = login.name().to_owned();
         let options = PgConnectOptions::from_str(url).expect("our own URL");
         let mut connection = options.connect().await.expect("connect to the test's database");
-        let make =
-            format!("create role {role} login password '{role}'; create schema {role} authorization {role}");
-        run(&mut connection, make).await;
+        run(&mut connection, format!("create schema {role} authorization {role}")).await;
         let _ = connection.close().await;
-        self.roles.lock().expect("no holder panics").push(role.clone());
-        let start = url.find("://").map_or(0, |at| at + 3);
-        let host = url[start..].find('@').map_or(start, |at| start + at + 1);
-        let url = format!("{}{role}:{role}@{}", &url[..start], &url[host..]);
-        Some(Login { role, url })
+        let own = OwnLogin { role, url: login.at(&self.url) };
+        self.logins.lock().expect("no holder panics").push(login);
+        Some(own)
     }
 
     /// A store on it, with this many connections for the phases.
@@ -129,11 +126,10 @@ impl Drop for TestDatabase {
             }
         } else if let DatabaseUrl::Postgres(url) = &self.url {
             let url = url.clone();
-            let roles = std::mem::take(&mut *self.roles.lock().expect("no holder panics"));
             // A thread of its own, since a runtime cannot be entered from within another.
             let dropped = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("start a runtime").block_on(drop_postgres(&url, &roles));
+                runtime.expect("start a runtime").block_on(drop_postgres(&url));
             });
             dropped.join().expect("drop the test's database");
         }
@@ -183,16 +179,13 @@ async fn create_postgres(template: &str) -> TestDatabase {
     let mut connection = connect_to_server().await;
     run(&mut connection, format!("create database {name} {template}")).await;
     let _ = connection.close().await;
-    TestDatabase { url: DatabaseUrl::Postgres(server_with(&name)), folder: None, roles: Mutex::default() }
+    TestDatabase { url: DatabaseUrl::Postgres(server_with(&name)), folder: None, logins: Mutex::default() }
 }
 
-async fn drop_postgres(url: &str, roles: &[String]) {
+async fn drop_postgres(url: &str) {
     let name = PgConnectOptions::from_str(url).expect("our own URL").get_database().expect("ours").to_owned();
     let mut connection = connect_to_server().await;
     run(&mut connection, format!("drop database if exists {name} with (force)")).await;
-    for role in roles {
-        run(&mut connection, format!("drop role if exists {role}")).await;
-    }
     let _ = connection.close().await;
 }
 

@@ -69,12 +69,12 @@ impl Plugins {
 
     /// A plugin with a login of its own (on PostgreSQL), and otherwise the defaults.
     pub async fn plugin_with_login(&self, plugin: &str) -> Plugin {
-        self.plugin(plugin, GrantConfig { url: self.login(plugin).await, ..GrantConfig::default() })
+        self.plugin(plugin, GrantConfig { url: self.login().await, ..GrantConfig::default() })
     }
 
     /// The URL of a new login, where there are logins.
-    pub async fn login(&self, name: &str) -> Option<String> {
-        self.app.login(name).await.map(|login| login.url)
+    pub async fn login(&self) -> Option<String> {
+        self.app.login().await.map(|login| login.url)
     }
 
     /// The pool.

@@ -29,7 +29,7 @@ on_both_engines! {
     async fn endless_and_huge_statements_are_stopped_at_their_bounds(engine: Engine) {
         let plugins = Plugins::new(engine, 2).await;
         let mut outside = plugins.outside().await;
-        let url = plugins.login("hostile").await;
+        let url = plugins.login().await;
         let patient = plugins.plugin("hostile", GrantConfig { url: url.clone(), ..GrantConfig::default() });
         let short = GrantConfig { url, statement_timeout: Some(STATEMENT), ..GrantConfig::default() };
         let limited = plugins.plugin("hostile", short);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use innkeeper::execution::State;
 use innkeeper::store::{ExecutionRecord, Store};
-use innkeeper_tests::database::{Engine, Login};
+use innkeeper_tests::database::{Engine, OwnLogin};
 use innkeeper_tests::host::{Scene, TestHost, guest};
 use innkeeper_tests::plugins::assert_database_clean;
 use innkeeper_tests::raw::Raw;
@@ -21,7 +21,7 @@ pub struct Ground {
     pub store: Store,
     pub scene: Arc<Scene>,
     host: Option<TestHost>,
-    hostile: Option<Login>,
+    hostile: Option<OwnLogin>,
     jobs: String,
     neighbour: Option<Neighbour>,
 }
@@ -43,7 +43,7 @@ impl Ground {
         app.execute("create table work (id text primary key, done integer)").await;
         app.execute("create table t (id integer primary key, who text); insert into t values (1, 'before')")
             .await;
-        let (hostile, good) = (scene.app.login("hostile").await, scene.app.login("good").await);
+        let (hostile, good) = (scene.app.login().await, scene.app.login().await);
         if let (Some(hostile), Some(good)) = (&hostile, &good) {
             let rights =
                 format!("grant all on work to {}; grant all on t, marks to {}", good.role, hostile.role);
@@ -166,8 +166,8 @@ impl Neighbour {
 }
 
 /// The plugins and their jobs.
-fn jobs(hostile: Option<&Login>, good: Option<&Login>, limits: &str) -> String {
-    let grant = |plugin: &str, login: Option<&Login>| {
+fn jobs(hostile: Option<&OwnLogin>, good: Option<&OwnLogin>, limits: &str) -> String {
+    let grant = |plugin: &str, login: Option<&OwnLogin>| {
         let url = login.map(|login| format!("url = {:?}\n", login.url)).unwrap_or_default();
         format!("[[plugins.{plugin}.databases]]\nname = \"app\"\n{url}")
     };

@@ -74,16 +74,7 @@ on_both_engines! {
         assert_eq!(count(&mut stage, "completion", "").await, 1);
         assert_eq!(count(&mut stage, "start", "").await, 1);
 
-        // And that is what the command line shows.
-        let listed = stage.scene.innkeeper_json(&["execution", "list", "--job", "report", "--state", "succeeded"]);
-        let shown = listed["executions"].as_array().expect("a list");
-        let shown = shown.iter().find(|shown| shown["id"] == json!(fired.id.to_string())).expect("it is listed");
-        assert_eq!(shown["result"], result);
-        assert_eq!((&shown["triggered_by"], &shown["host"]), (&json!("schedule"), &json!("inn-1")));
-        for field in ["scheduled_at", "started_at", "finished_at"] {
-            assert!(shown[field].as_str().is_some_and(|at| at.ends_with('Z')), "times are in UTC: {shown}");
-        }
-        assert!(shown["component_digest"].is_string(), "{shown}");
+        assert_is_listed(&stage, fired.id, &result);
         stage.host.stop().await;
     }
 
@@ -105,4 +96,18 @@ on_both_engines! {
         assert_eq!(logs["logs"].as_array().map(Vec::len), Some(2));
         host.stop().await;
     }
+}
+
+/// The command line shows the same.
+fn assert_is_listed(stage: &Stage, id: uuid::Uuid, result: &serde_json::Value) {
+    let listed =
+        stage.scene.innkeeper_json(&["execution", "list", "--job", "report", "--state", "succeeded"]);
+    let shown = listed["executions"].as_array().expect("a list");
+    let shown = shown.iter().find(|shown| shown["id"] == json!(id.to_string())).expect("it is listed");
+    assert_eq!(&shown["result"], result);
+    assert_eq!((&shown["triggered_by"], &shown["host"]), (&json!("schedule"), &json!("inn-1")));
+    for field in ["scheduled_at", "started_at", "finished_at"] {
+        assert!(shown[field].as_str().is_some_and(|at| at.ends_with('Z')), "times are in UTC: {shown}");
+    }
+    assert!(shown["component_digest"].is_string(), "{shown}");
 }

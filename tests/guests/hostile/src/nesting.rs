@@ -32,8 +32,10 @@ pub(crate) fn nest(_ctx: &Context, args: Nest) -> Result<u64, Failure> {
             Ok(()) => return Ok(busy),
             Err(error) if matches!(error.kind, ErrorKind::Busy | ErrorKind::Conflict) => {
                 busy += 1;
-                // Each one a different time, so that they do not meet again.
-                thread::sleep(Duration::from_millis(1 + (args.number.unsigned_abs() * 7 + busy) % 23));
+                // Out of the line, longer each time, and each one differently: who asks again at
+                // once only stands in the way of those who hold one and wait for the second.
+                let spread = (args.number.unsigned_abs() * 7 + busy * 13) % 17;
+                thread::sleep(Duration::from_millis((20 << busy.min(4)) + 3 * spread));
             }
             Err(error) => return Err(Failure::permanent(describe(error))),
         }
