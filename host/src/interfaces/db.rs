@@ -2,33 +2,42 @@
 //!
 //! The rules, and where each is kept:
 //!
-//! - Every `query`, `execute` and `begin` opens a fresh transaction on a connection of its own
-//!   ([`session`]). `query` and `execute` commit when they answer `ok` and roll back otherwise;
-//!   a transaction of `begin` commits only by `commit`.
-//! - Connections come from a pool for each database, bounded over all plugins and kept apart
-//!   by plugin, so that caches, temporary tables and settings never pass from one plugin to
-//!   another ([`pool`]).
+//! - Every `query`, `execute`, `execute-many` and `begin` opens a fresh transaction on a
+//!   connection of its own ([`session`]). The first three commit when they answer `ok` and roll
+//!   back otherwise; a transaction of `begin` commits only by `commit`.
+//! - Connections come from a pool for each database, bounded over all plugins and kept apart by
+//!   grant: logins, caches, temporary tables and settings never pass from one plugin to another
+//!   ([`pool`]).
 //! - Between two uses a connection is made as new: settings, temporary tables and session locks
-//!   are undone, or it is closed. This costs a round trip on PostgreSQL.
+//!   are undone, in the message that commits or rolls back, or it is closed (`postgres`,
+//!   `sqlite`).
 //! - A transaction lives in the execution's [`Session`], outside of the wasmtime store: the
 //!   guest's handle is only its number, which is never used again. Every statement runs in a
-//!   task that owns the connection, so that dropping the guest's future never leaves a
+//!   task that owns the connection (`serve`), so that dropping the guest's future never leaves a
 //!   connection in the middle of its protocol.
 //! - [`Session::end`] ends whatever is open: statements are cancelled, transactions are rolled
 //!   back, connections go back to the pool or are closed, in a bounded time.
-//! - A plugin cannot end or nest the host's transaction by SQL text (`statement`).
-//! - A failed statement fails its transaction, on both engines: from then on all but
-//!   `rollback` is refused, and `commit` is an error that rolls back.
+//! - A plugin cannot end or nest the host's transaction by SQL text (`statement`; on SQLite an
+//!   authorizer as well; on PostgreSQL the commit checks that it is the one that was begun).
+//! - A failed statement fails its transaction, on both engines: from then on all but a rollback,
+//!   of the whole or to a savepoint, is refused, and `commit` is an error that rolls back
+//!   (`transaction`).
 //! - A parameter takes the type that the database infers for it, and every value arrives
 //!   exactly, or as an error that names the column (`postgres`, `sqlite`).
-//! - What a database can make the host keep is bounded: rows by the memory limit of the plugin
-//!   (`rows`), texts of statements (`statement`) and of errors (`error`) by a constant.
+//! - What a plugin may have is bounded: rows, bytes, open transactions and cursors, statements
+//!   at once by its grant (`grant`, `rows`), texts of statements (`statement`) and of errors
+//!   (`error`) by a constant.
+//! - What the logins of the plugins may do, and should not, is looked at by [`privileges`].
+//!
+//! Inside, the arrows go one way: `caller`, `grant`, `work` ← the engines ← `connection` ←
+//! [`pool`] ← `transaction` ← `serve` ← [`session`].
 
 mod caller;
 mod civil;
 mod connection;
 mod error;
 mod grant;
+mod grants;
 mod once;
 pub mod pool;
 mod postgres;
@@ -46,8 +55,9 @@ use std::sync::Arc;
 use wasmtime::Result as Trappable;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
+pub use self::grants::Grants;
 pub use self::pool::{Connections, Database, Databases};
-pub use self::session::{Ended, Grants, Session};
+pub use self::session::{Ended, Session};
 use super::bindings::innkeeper::plugin::db;
 pub use super::bindings::innkeeper::plugin::db::{
     BeginOptions, Column, Error, ErrorKind, Isolation, RowSet, Value,

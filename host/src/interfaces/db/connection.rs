@@ -14,13 +14,8 @@ use super::error::Failure;
 use super::grant::Bounds;
 use super::postgres::{self, Control, Signal};
 use super::sqlite;
-use super::work::{Begin, Left, Output, Work};
+use super::work::{Begin, Left, Output, PATIENCE, Work};
 use super::{Column, Value};
-
-/// How long each step of stopping waits for an answer: the cancel request, the termination of
-/// the server process, the rollback, the closing of the connection. Together they stay within
-/// the five seconds that the end of an execution may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One connection.
 pub(super) enum Connection {
@@ -39,6 +34,16 @@ macro_rules! on_engine {
 }
 
 impl Connection {
+    /// What stops a statement on it.
+    pub(super) fn canceller(&self) -> Canceller {
+        match self {
+            Self::Postgres(connection) => {
+                Canceller::Postgres(Arc::clone(connection.control()), connection.pid())
+            }
+            Self::Sqlite(connection) => Canceller::Sqlite(connection.cancel_flag()),
+        }
+    }
+
     /// Begins a transaction.
     pub(super) async fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Failure> {
         on_engine!(self, begin(begin))

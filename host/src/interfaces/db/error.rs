@@ -1,5 +1,7 @@
 //! What a guest is told when something goes wrong, the same on both engines.
 
+use std::time::Duration;
+
 use rusqlite::ffi as codes;
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition, PgSeverity};
 
@@ -22,6 +24,20 @@ pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
 /// The answer to every call after the end of its execution.
 pub(super) fn execution_ended() -> Error {
     new(ErrorKind::Closed, "the execution has ended, and every transaction with it")
+}
+
+/// The answer to a statement that took longer than its grant allows.
+pub(super) fn overdue(limit: Duration) -> Error {
+    let limit = humantime::format_duration(limit);
+    let message = format!("the statement ran longer than the plugin's `statement_timeout` of {limit}");
+    new(ErrorKind::Timeout, message)
+}
+
+/// The answer to a commit that nobody has confirmed.
+pub(super) fn in_doubt(why: &str) -> Error {
+    let message =
+        format!("the connection was lost during the commit, and whether it took effect is not known: {why}");
+    new(ErrorKind::Connection, message)
 }
 
 /// What a guest is told of a database that cannot be opened: its name and a sort of reason. The

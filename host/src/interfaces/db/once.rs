@@ -1,6 +1,4 @@
-//! One statement in a transaction of its own, in one go: begin, statement and commit are one
-//! question to the connection. For SQLite, whose connection makes sure that nothing is left
-//! open.
+//! One statement in a transaction of its own, which is over when the guest has its answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,15 +11,57 @@ use super::connection::{Connection, Ending, Term, supervise};
 use super::error::Failure;
 use super::grant::Grant;
 use super::pool::{Database, Lease};
-use super::transaction::{TIMEOUT_MARGIN, in_doubt, overdue};
-use super::work::{Begin, Left, Output, Purpose, Work};
-use super::{ErrorKind, error};
+use super::statement::Dialect;
+use super::transaction::Transaction;
+use super::work::{Begin, Left, Output, Purpose, TIMEOUT_MARGIN, Task, Work};
+use super::{ErrorKind, error, statement};
 
-/// Runs the statement.
+/// Runs one statement in a transaction of its own.
 ///
 /// # Errors
 /// As the WIT says. Nothing was changed then, unless the kind is `connection`.
 pub(super) async fn run(
+    database: &Arc<Database>,
+    grant: &Arc<Grant>,
+    caller: &Arc<Caller>,
+    sql: &str,
+    task: Task<'_>,
+) -> Result<Output, Failure> {
+    let what = statement::check(sql, database.dialect())?;
+    match database.dialect() {
+        Dialect::Postgres => step_by_step(database, grant, caller, &Work { sql, what, task }).await,
+        Dialect::Sqlite => {
+            let ran = in_one_go(database, grant, caller, &Work { sql, what, task }).await;
+            ran.map_err(|failure| grant.explain(failure))
+        }
+    }
+}
+
+async fn step_by_step(
+    database: &Arc<Database>,
+    grant: &Arc<Grant>,
+    caller: &Arc<Caller>,
+    work: &Work<'_>,
+) -> Result<Output, Failure> {
+    let purpose = Purpose::Statement(work.what);
+    let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
+    match transaction.run(work.sql, work.task).await {
+        Ok(output) => {
+            transaction.commit().await?;
+            Ok(output)
+        }
+        Err(failure) => {
+            // The guest is told why the statement failed. That the connection is lost as well
+            // is counted by the rollback.
+            let _lost = transaction.rollback().await;
+            Err(failure)
+        }
+    }
+}
+
+/// Begin, statement and commit are one question to the connection, which makes sure that nothing
+/// is left open.
+async fn in_one_go(
     database: &Arc<Database>,
     grant: &Arc<Grant>,
     caller: &Arc<Caller>,
@@ -62,16 +102,16 @@ pub(super) async fn run(
         Ending::Overdue(Err(failure)) => {
             count(caller, &failure, ran);
             lease.close().await;
-            Err(overdue(limit.unwrap_or_default()).into())
+            Err(error::overdue(limit.unwrap_or_default()).into())
         }
         Ending::Silent => {
             // Hung up on: its thread rolls back as soon as it can.
             drop(lease);
             caller.unconfirmed.fetch_add(1, Ordering::Relaxed);
             Err(match (may_commit, caller.closing.is_cancelled()) {
-                (true, _) => in_doubt("the database did not answer"),
+                (true, _) => error::in_doubt("the database did not answer"),
                 (false, true) => error::execution_ended(),
-                (false, false) => overdue(limit.unwrap_or_default()),
+                (false, false) => error::overdue(limit.unwrap_or_default()),
             }
             .into())
         }

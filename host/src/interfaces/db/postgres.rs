@@ -28,7 +28,6 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, Stateme
 pub(super) use self::control::{Control, Signal};
 use self::cursor::Cursor;
 use self::statements::{MOST_KEPT, Prepared, Runnable, Statements};
-use super::connection::Canceller;
 use super::error::Failure;
 use super::grant::{Bounds, Grant};
 use super::rows::{self, Cut};
@@ -114,8 +113,13 @@ fn options(url: &str, name: &str) -> Result<PgConnectOptions, sqlx::Error> {
 
 impl Connection {
     /// What stops a statement on it.
-    pub(super) fn canceller(&self) -> Canceller {
-        Canceller::Postgres(Arc::clone(&self.control), self.pid)
+    pub(super) fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// What `pg_cancel_backend` takes.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Tells the server that this is the end, and hangs up.

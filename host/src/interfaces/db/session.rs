@@ -5,7 +5,7 @@
 //! it can be dropped at any moment (a time-out) without leaving a connection in mid-protocol.
 //! [`Session::end`] tells the tasks to stop and waits for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -18,89 +18,15 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::Caller;
 use super::grant::Grant;
+use super::grants::{Granted, Grants};
 use super::serve::{Command, OwnedTask, Reply, serve};
-use super::transaction::{Transaction, run_once};
+use super::transaction::Transaction;
 use super::work::Output;
-use super::{BeginOptions, Column, Database, Databases, Error, ErrorKind, RowSet, Value, error};
-use crate::config::PluginConfig;
+use super::{BeginOptions, Column, Error, ErrorKind, RowSet, Value, error, once};
 use crate::job::Name;
 
 /// How long the end of an execution may take. The tasks give up before.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The databases that one plugin may use.
-#[derive(Debug)]
-pub struct Grants {
-    /// The plugin, by its name in the configuration.
-    plugin: Name,
-    /// Its databases, by name.
-    databases: BTreeMap<Name, Granted>,
-    /// The one that is meant where a call names none.
-    default: Option<Name>,
-}
-
-/// A database, and what the plugin may do in it.
-#[derive(Clone, Debug)]
-struct Granted {
-    database: Arc<Database>,
-    grant: Arc<Grant>,
-}
-
-impl Grants {
-    /// What the configuration grants a plugin.
-    #[must_use]
-    pub fn new(databases: &Databases, plugin: &Name, config: &PluginConfig) -> Self {
-        let granted = |(name, grant): (&Name, _)| {
-            let grant = Arc::new(Grant::new(plugin.clone(), name.clone(), grant, config.limits.memory));
-            Some((name.clone(), Granted { database: Arc::clone(databases.get(name)?), grant }))
-        };
-        Self {
-            plugin: plugin.clone(),
-            databases: config.databases.iter().filter_map(granted).collect(),
-            default: config.default_database.clone(),
-        }
-    }
-
-    /// The database that a call means.
-    fn find(&self, name: Option<&str>) -> Result<Granted, Error> {
-        let denied = |message: String| error::new(ErrorKind::Denied, message);
-        let plugin = &self.plugin;
-        let mut granted = self.databases.iter();
-        let found = match (name, &self.default) {
-            (Some(name), _) => self.databases.iter().find(|(granted, _)| granted.as_str() == name),
-            (None, Some(default)) => self.databases.get_key_value(default),
-            (None, None) => match (granted.next(), granted.next()) {
-                (Some(only), None) => Some(only),
-                (Some(_), Some(_)) => return Err(denied(self.which_one())),
-                (None, _) => {
-                    return Err(denied(format!(
-                        "plugin `{plugin}` is granted no database: add `[[plugins.{plugin}.databases]]` with \
-                         `name = \"…\"` to the configuration"
-                    )));
-                }
-            },
-        };
-        found.map(|(_, granted)| granted.clone()).ok_or_else(|| {
-            let mut name = name.or(self.default.as_ref().map(Name::as_str)).unwrap_or_default().to_owned();
-            error::cut_text(&mut name, 100);
-            let near = crate::suggest::hint(&name, self.databases.keys().map(Name::as_str));
-            denied(format!(
-                "plugin `{plugin}` is not granted database `{name}`{near}; to grant it, add \
-                 `[[plugins.{plugin}.databases]]` with `name = \"{name}\"` to the configuration"
-            ))
-        })
-    }
-
-    fn which_one(&self) -> String {
-        let names: Vec<&str> = self.databases.keys().map(Name::as_str).collect();
-        format!(
-            "plugin `{plugin}` is granted several databases ({}) and none of them is the default: name one in \
-             `begin`, or add `default = true` to one `[[plugins.{plugin}.databases]]` of the configuration",
-            names.join(", "),
-            plugin = self.plugin
-        )
-    }
-}
 
 /// Everything that one execution has open in its plugin's databases.
 pub struct Session {
@@ -356,9 +282,9 @@ impl Session {
         let (reply, answer) = oneshot::channel();
         self.spawn(async move {
             let task = task.borrowed(grant.limits.result);
-            let mut result = run_once(&database, &grant, &caller, &sql, task).await;
+            let mut result = once::run(&database, &grant, &caller, &sql, task).await;
             if result.as_ref().is_err_and(|failure| failure.stale) {
-                result = run_once(&database, &grant, &caller, &sql, task).await;
+                result = once::run(&database, &grant, &caller, &sql, task).await;
             }
             drop(running);
             let _gone = reply.send(result.map_err(|failure| grant.explain(failure).error));

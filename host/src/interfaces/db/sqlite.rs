@@ -16,7 +16,7 @@ mod thread;
 mod values;
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,10 +28,8 @@ use tokio::time::{Instant, timeout_at};
 use self::guard::{Deadline, Settings, Watch};
 use self::thread::{Command, Job, Worker};
 use super::caller::Caller;
-use super::connection::Canceller;
 use super::error::Failure;
 use super::grant::{Bounds, Grant};
-use super::transaction::overdue;
 use super::work::{Begin, Left, Output, Purpose, Task, Work};
 use super::{Column, Error, ErrorKind, Value, error};
 
@@ -161,9 +159,9 @@ pub(super) async fn connect(
 }
 
 impl Connection {
-    /// What stops a statement on it.
-    pub(super) fn canceller(&self) -> Canceller {
-        Canceller::Sqlite(Arc::clone(&self.watch.cancel))
+    /// Makes the statement that runs fail, once it is set.
+    pub(super) fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.watch.cancel)
     }
 
     /// Begins a transaction; that of a statement that only reads takes no lock.
@@ -215,7 +213,7 @@ impl Connection {
             (Ok(output), _) => Ok((output, self.left())),
             // The time that a statement may take has passed while it waited.
             (Err(_), Some((until, limit))) if !self.ran && Instant::now() >= until.into() => {
-                Err(overdue(limit).into())
+                Err(error::overdue(limit).into())
             }
             (Err(failure), _) => Err(failure),
         }

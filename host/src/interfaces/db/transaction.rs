@@ -11,21 +11,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::caller::Caller;
-use super::connection::{Canceller, Connection, Ending, PATIENCE, Term, supervise};
+use super::connection::{Canceller, Connection, Ending, Term, supervise};
 use super::error::Failure;
 use super::grant::{Bounds, Grant};
 use super::pool::{Database, Lease};
-use super::statement::{self, Dialect};
-use super::work::{Begin, Left, Output, Purpose, Task, Work};
-use super::{BeginOptions, Column, Error, ErrorKind, Value, error, once};
+use super::statement;
+use super::work::{Begin, Left, Output, PATIENCE, Purpose, TIMEOUT_MARGIN, Task, Work};
+use super::{BeginOptions, Column, Error, ErrorKind, Value, error};
 
 /// How long a rollback may take while the execution goes on: SQLite undoes on disk what it
 /// has spilled there.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a database may take to enforce the time-out of a statement by itself, which gives
-/// the better message, before the host does.
-pub(super) const TIMEOUT_MARGIN: Duration = Duration::from_millis(250);
 
 /// An open transaction.
 pub(super) struct Transaction {
@@ -61,38 +57,6 @@ enum Condition {
     Lost,
 }
 
-/// Runs one statement in a transaction of its own, which is over when this returns.
-///
-/// # Errors
-/// As the WIT says. Nothing was changed then, unless the kind is `connection`.
-pub(super) async fn run_once(
-    database: &Arc<Database>,
-    grant: &Arc<Grant>,
-    caller: &Arc<Caller>,
-    sql: &str,
-    task: Task<'_>,
-) -> Result<Output, Failure> {
-    let what = statement::check(sql, database.dialect())?;
-    if database.dialect() == Dialect::Sqlite {
-        let ran = once::run(database, grant, caller, &Work { sql, what, task }).await;
-        return ran.map_err(|failure| grant.explain(failure));
-    }
-    let purpose = Purpose::Statement(what);
-    let mut transaction = Transaction::begin(database, grant, caller, purpose).await?;
-    match transaction.run(sql, task).await {
-        Ok(output) => {
-            transaction.commit().await?;
-            Ok(output)
-        }
-        Err(failure) => {
-            // The guest is told why the statement failed. That the connection is lost as well
-            // is counted by the rollback.
-            let _lost = transaction.rollback().await;
-            Err(failure)
-        }
-    }
-}
-
 impl Transaction {
     /// Begins a transaction for whatever the guest will do.
     pub(super) async fn open(
@@ -106,7 +70,7 @@ impl Transaction {
 
     /// Takes a connection and begins. A connection that was kept and has died since is
     /// replaced.
-    async fn begin(
+    pub(super) async fn begin(
         database: &Arc<Database>,
         grant: &Arc<Grant>,
         caller: &Arc<Caller>,
@@ -339,12 +303,13 @@ impl Transaction {
             }
             Ending::Overdue(result) => {
                 self.condition = after_stop(&result);
-                Err(overdue(limit.unwrap_or_default()).into())
+                Err(error::overdue(limit.unwrap_or_default()).into())
             }
             Ending::Silent => {
                 self.condition = Condition::Lost;
                 let ending = self.is_ending();
-                let why = if ending { error::execution_ended() } else { overdue(limit.unwrap_or_default()) };
+                let why =
+                    if ending { error::execution_ended() } else { error::overdue(limit.unwrap_or_default()) };
                 Err(why.into())
             }
         }
@@ -397,11 +362,11 @@ impl Transaction {
             }
             Ending::Done(Err(failure)) | Ending::Stopped(Err(failure)) | Ending::Overdue(Err(failure)) => {
                 self.caller.unconfirmed.fetch_add(1, Ordering::Relaxed);
-                Err(in_doubt(&failure.error.message))
+                Err(error::in_doubt(&failure.error.message))
             }
             Ending::Silent => {
                 self.caller.unconfirmed.fetch_add(1, Ordering::Relaxed);
-                Err(in_doubt("the database did not answer"))
+                Err(error::in_doubt("the database did not answer"))
             }
         }
     }
@@ -476,12 +441,6 @@ fn has_failed(first: &str) -> Error {
     error::new(ErrorKind::Statement, message)
 }
 
-pub(super) fn overdue(limit: Duration) -> Error {
-    let limit = humantime::format_duration(limit);
-    let message = format!("the statement ran longer than the plugin's `statement_timeout` of {limit}");
-    error::new(ErrorKind::Timeout, message)
-}
-
 fn is_over(first: &str) -> Error {
     let message = format!(
         "the database has rolled back the whole transaction by itself, when this failed: {first}; end it with \
@@ -492,10 +451,4 @@ fn is_over(first: &str) -> Error {
 
 fn cursor_ended() -> Error {
     error::new(ErrorKind::Closed, "the cursor has ended")
-}
-
-pub(super) fn in_doubt(why: &str) -> Error {
-    let message =
-        format!("the connection was lost during the commit, and whether it took effect is not known: {why}");
-    error::new(ErrorKind::Connection, message)
 }

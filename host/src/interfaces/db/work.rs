@@ -1,9 +1,20 @@
 //! What is asked of a connection, and what it brings. Nothing here knows an engine.
 
+use std::time::Duration;
+
 use super::caller::Caller;
 use super::grant::{Bounds, Grant};
 use super::statement::Statement;
 use super::{BeginOptions, RowSet, Value};
+
+/// How long each step of stopping waits for an answer: the cancel request, the termination of
+/// the server process, the rollback, the closing of the connection. Together they stay within
+/// the five seconds that the end of an execution may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a database may take to enforce the time-out of a statement by itself, which gives
+/// the better message, before the host does.
+pub(super) const TIMEOUT_MARGIN: Duration = Duration::from_millis(250);
 
 /// A statement to run, checked.
 #[derive(Clone, Copy, Debug)]

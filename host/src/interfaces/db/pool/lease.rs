@@ -45,10 +45,7 @@ impl Lease {
         let connection = self.connection.as_mut();
         let connection =
             connection.ok_or_else(|| error::new(ErrorKind::Closed, "the connection is closed"))?;
-        let canceller = match &*connection {
-            Connection::Postgres(connection) => connection.canceller(),
-            Connection::Sqlite(connection) => connection.canceller(),
-        };
+        let canceller = connection.canceller();
         Ok((connection, canceller))
     }
 

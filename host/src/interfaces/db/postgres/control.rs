@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::options;
-use crate::interfaces::db::connection::PATIENCE;
+use crate::interfaces::db::work::PATIENCE;
 
 /// How long a connection that was kept may take for an answer. Less than [`PATIENCE`], so that
 /// a fresh one can still be tried while somebody waits for the effect.

@@ -10,9 +10,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Either, Row as _};
 use tokio::time::timeout;
 
 use super::Connection;
-use crate::interfaces::db::connection::PATIENCE;
 use crate::interfaces::db::error::Failure;
 use crate::interfaces::db::grant::Grant;
+use crate::interfaces::db::work::PATIENCE;
 use crate::interfaces::db::work::{Begin, Left, Purpose};
 use crate::interfaces::db::{Error, ErrorKind, Isolation, error};
 

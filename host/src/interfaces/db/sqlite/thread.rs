@@ -13,7 +13,6 @@ use rusqlite::{Connection, Statement, ffi};
 use tokio::sync::oneshot;
 
 use super::super::grant::Bounds;
-use super::super::transaction::overdue;
 use super::super::work::Output;
 use super::cursor::{self, Cursors, Fault};
 use super::guard::{self, Deadline, Settings, Watch};
@@ -455,7 +454,7 @@ fn interrupted() -> rusqlite::Error {
 fn too_late(error: Error, deadline: Deadline) -> Error {
     let now = Instant::now();
     match deadline.statement {
-        Some((until, limit)) if until <= now => Error { code: error.code, ..overdue(limit) },
+        Some((until, limit)) if until <= now => Error { code: error.code, ..error::overdue(limit) },
         _ if deadline.execution <= now => {
             let message = "the time of the execution was over before the statement was";
             Error { code: error.code, ..error::new(ErrorKind::Timeout, message) }

@@ -1,0 +1,83 @@
+//! The databases of one plugin, by the names that it may use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::grant::Grant;
+use super::{Database, Databases, Error, ErrorKind, error};
+use crate::config::PluginConfig;
+use crate::job::Name;
+
+/// The databases that one plugin may use.
+#[derive(Debug)]
+pub struct Grants {
+    /// The plugin, by its name in the configuration.
+    pub(super) plugin: Name,
+    /// Its databases, by name.
+    databases: BTreeMap<Name, Granted>,
+    /// The one that is meant where a call names none.
+    default: Option<Name>,
+}
+
+/// A database, and what the plugin may do in it.
+#[derive(Clone, Debug)]
+pub(super) struct Granted {
+    pub(super) database: Arc<Database>,
+    pub(super) grant: Arc<Grant>,
+}
+
+impl Grants {
+    /// What the configuration grants a plugin.
+    #[must_use]
+    pub fn new(databases: &Databases, plugin: &Name, config: &PluginConfig) -> Self {
+        let granted = |(name, grant): (&Name, _)| {
+            let grant = Arc::new(Grant::new(plugin.clone(), name.clone(), grant, config.limits.memory));
+            Some((name.clone(), Granted { database: Arc::clone(databases.get(name)?), grant }))
+        };
+        Self {
+            plugin: plugin.clone(),
+            databases: config.databases.iter().filter_map(granted).collect(),
+            default: config.default_database.clone(),
+        }
+    }
+
+    /// The database that a call means.
+    pub(super) fn find(&self, name: Option<&str>) -> Result<Granted, Error> {
+        let denied = |message: String| error::new(ErrorKind::Denied, message);
+        let plugin = &self.plugin;
+        let mut granted = self.databases.iter();
+        let found = match (name, &self.default) {
+            (Some(name), _) => self.databases.iter().find(|(granted, _)| granted.as_str() == name),
+            (None, Some(default)) => self.databases.get_key_value(default),
+            (None, None) => match (granted.next(), granted.next()) {
+                (Some(only), None) => Some(only),
+                (Some(_), Some(_)) => return Err(denied(self.which_one())),
+                (None, _) => {
+                    return Err(denied(format!(
+                        "plugin `{plugin}` is granted no database: add `[[plugins.{plugin}.databases]]` with \
+                         `name = \"…\"` to the configuration"
+                    )));
+                }
+            },
+        };
+        found.map(|(_, granted)| granted.clone()).ok_or_else(|| {
+            let mut name = name.or(self.default.as_ref().map(Name::as_str)).unwrap_or_default().to_owned();
+            error::cut_text(&mut name, 100);
+            let near = crate::suggest::hint(&name, self.databases.keys().map(Name::as_str));
+            denied(format!(
+                "plugin `{plugin}` is not granted database `{name}`{near}; to grant it, add \
+                 `[[plugins.{plugin}.databases]]` with `name = \"{name}\"` to the configuration"
+            ))
+        })
+    }
+
+    fn which_one(&self) -> String {
+        let names: Vec<&str> = self.databases.keys().map(Name::as_str).collect();
+        format!(
+            "plugin `{plugin}` is granted several databases ({}) and none of them is the default: name one in \
+             `begin`, or add `default = true` to one `[[plugins.{plugin}.databases]]` of the configuration",
+            names.join(", "),
+            plugin = self.plugin
+        )
+    }
+}
