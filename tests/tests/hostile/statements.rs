@@ -64,6 +64,22 @@ async fn who_interferes_with_prepared_statements_reaches_only_its_own_connection
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_cannot_put_its_statements_in_the_place_of_those_of_later_executions() {
+    let field = Field::new(Engine::Postgres).await;
+    let look = "select count(*), 7 from marks";
+    for _ in 0..2 {
+        let session = field.hostile.session();
+        session.query(look.into(), vec![]).await.expect("it is kept prepared from here on");
+        let _whatever = session.query("select swap_statements()".into(), vec![]).await;
+        session.end().await;
+        // Being told to run again would do.
+        if let Ok(rows) = field.hostile.session().query(look.into(), vec![]).await {
+            assert_eq!(show(&rows), [["0", "7"]], "it answers what the function has put there");
+        }
+    }
+}
+
 /// A hostile plugin and a good one on one database.
 struct Field {
     plugins: Plugins,
