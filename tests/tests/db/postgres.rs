@@ -2,6 +2,7 @@
 
 mod cursors;
 mod grants;
+mod lost;
 mod sessions;
 mod types;
 

@@ -65,6 +65,14 @@ impl Connection {
         on_engine!(self, fetch(number, limit, bounds))
     }
 
+    /// Reads on in a cursor, as far as the engine gains by it, before the next rows are asked for.
+    pub(super) async fn read_ahead(&mut self, number: u64, bounds: Bounds) -> Result<(), Failure> {
+        match self {
+            Self::Postgres(connection) => connection.read_ahead(number, bounds).await,
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
     /// Closes a cursor of a transaction that has not failed.
     pub(super) async fn close_cursor(&mut self, number: u64) -> Result<(), Failure> {
         on_engine!(self, close_cursor(number))

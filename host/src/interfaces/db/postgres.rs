@@ -66,13 +66,19 @@ pub(super) async fn connect(control: &Arc<Control>, grant: Option<&Grant>) -> Re
         .options([("cursor_tuple_fraction", "1")])
         // The transaction of one statement is never idle; those of a guest have their own limit.
         .options([("idle_in_transaction_session_timeout", "60s")])
+        // A machine that is gone says nothing: the server finds out in a minute, not in hours.
+        .options([
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
+        ])
         .statement_cache_capacity(MOST_KEPT);
     if let Some(schema) = grant.and_then(|grant| grant.schema.as_deref()) {
         // Where the session starts is where `RESET ALL` returns to.
         options = options.options([("search_path", transaction::quote(schema))]);
     }
     let mut inner = if control.checks_clients() {
-        // So that a statement ends some time after the machine of its host did.
+        // So that a statement ends some time after its host did.
         let checked = options.clone().options([("client_connection_check_interval", "10s")]);
         match checked.connect().await {
             Err(error) if error::is_unknown_setting(&error) => {

@@ -91,6 +91,7 @@ async fn carry_out(transaction: &mut Transaction, command: Command) {
             let rows = transaction.fetch(cursor, limit).await;
             drop(running);
             answer(reply, rows);
+            transaction.read_ahead(cursor).await;
         }
         Command::CloseCursor { cursor, reply } => {
             transaction.close_cursor(cursor).await;

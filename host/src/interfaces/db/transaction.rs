@@ -43,6 +43,8 @@ pub(super) struct Transaction {
     /// The open cursors, by numbers never used again, each with the number of the savepoint
     /// that was next when it was opened: a rollback to an earlier one ends it.
     cursors: BTreeMap<u64, u32>,
+    /// The error of reading on in a cursor, for whoever asks for its next rows.
+    read_ahead: Option<(u64, Error)>,
 }
 
 /// What may still be done with the connection.
@@ -148,6 +150,7 @@ impl Transaction {
             savepoints: Vec::new(),
             next_savepoint: 1,
             cursors: BTreeMap::new(),
+            read_ahead: None,
         }
     }
 
@@ -203,11 +206,23 @@ impl Transaction {
         if !self.cursors.contains_key(&number) {
             return Err(cursor_ended().into());
         }
+        if let Some((_, error)) = self.read_ahead.take_if(|(of, _)| *of == number) {
+            return Err(error.into());
+        }
         self.require_sound()?;
         let most = u32::try_from(self.grant.limits.result.rows).unwrap_or(u32::MAX);
         let (limit, bounds) = (limit.clamp(1, most.max(1)), self.grant.limits.result);
         let fetched = self.supervised(async |connection| connection.fetch(number, limit, bounds).await).await;
         self.note(fetched)
+    }
+
+    /// Reads on in a cursor while the guest works on the rows that it has been given.
+    pub(super) async fn read_ahead(&mut self, number: u64) {
+        if self.cursors.contains_key(&number) && self.require_sound().is_ok() {
+            let bounds = self.grant.limits.result;
+            let read = self.supervised(async |connection| connection.read_ahead(number, bounds).await).await;
+            self.read_ahead = self.note(read).err().map(|failure| (number, failure.error));
+        }
     }
 
     /// Closes a cursor that the guest has dropped. Where that cannot be done, it ends with the
@@ -246,7 +261,7 @@ impl Transaction {
         )?;
         self.savepoints.truncate(at + 1);
         self.cursors.retain(|_, next_savepoint| *next_savepoint <= number);
-        self.failed = None;
+        (self.failed, self.read_ahead) = (None, None);
         Ok(())
     }
 

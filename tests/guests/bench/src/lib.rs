@@ -8,8 +8,7 @@ mod overrun;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use innkeeper_sdk::__private::bindings::innkeeper::plugin::db as wit;
-use innkeeper_sdk::db::{self, Row, Value};
+use innkeeper_sdk::db::{self, Row};
 use innkeeper_sdk::{Context, Failure, handler, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,9 +122,7 @@ pub(crate) fn execute_many(_ctx: &Context, args: ExecuteMany) -> Result<Measured
     let records: Vec<(i64, String, f64)> =
         (1..=args.rows).map(|id| (id, format!("record number {id}"), id as f64 * 0.5)).collect();
     measure(|| {
-        let params: Vec<Vec<Value>> =
-            records.into_iter().map(|(id, name, score)| params![id, name, score]).collect();
-        Ok(wit::execute_many(&args.sql, &params)?)
+        db::execute_many(&args.sql, records.into_iter().map(|(id, name, score)| params![id, name, score]))
     })
 }
 
@@ -141,31 +138,23 @@ pub(crate) struct Cursor {
 #[handler]
 pub(crate) fn cursor(_ctx: &Context, args: Cursor) -> Result<Measured, Failure> {
     measure(|| {
-        let options = wit::BeginOptions { database: None, isolation: None, read_only: false };
-        let transaction = wit::begin(&options)?;
-        let cursor = transaction.open_cursor(&args.sql, &[])?;
+        let transaction = db::begin()?;
+        let cursor = transaction.open_cursor(&args.sql, params![])?;
         let mut sum = 0_u64;
         loop {
             let rows = cursor.fetch(args.batch)?;
             if rows.is_empty() {
                 break;
             }
-            for value in rows.iter().flatten() {
-                sum = add(sum, sum_of_value(value));
+            for row in rows.iter() {
+                let (id, name, score): (i64, &str, f64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                sum = [id.cast_unsigned(), name.len() as u64, score.to_bits()].into_iter().fold(sum, add);
             }
         }
+        drop(cursor);
         transaction.commit()?;
         Ok(sum)
     })
-}
-
-fn sum_of_value(value: &Value) -> u64 {
-    match value {
-        Value::Integer(integer) => integer.cast_unsigned(),
-        Value::Text(text) => text.len() as u64,
-        Value::Float(float) => float.to_bits(),
-        _ => 0,
-    }
 }
 
 fn add(sum: u64, part: u64) -> u64 {

@@ -124,27 +124,31 @@ async fn a_fetch_brings_fewer_rows_where_they_are_large() {
     let grants = Arc::new(Grants::new(&scene.databases, &name("good"), &config));
     let session = Session::new(grants, "job good-job, execution 1".into(), TIME);
     let id = session.begin(options()).await.unwrap();
-    // Small rows, then larger ones, then some that fit only alone.
-    let sql = "SELECT i, repeat('x', CASE WHEN i <= 2000 THEN 10 WHEN i <= 3000 THEN 300 ELSE 150000 END) \
-               FROM generate_series(1, 3010) i";
+    // Small rows, then larger ones, then some of which only few fit.
+    let sql = "SELECT i, repeat('x', CASE WHEN i <= 2000 THEN 10 WHEN i <= 3000 THEN 300 \
+               WHEN i <= 3100 THEN 3000 ELSE 40000 END) FROM generate_series(1, 3200) i";
     let (cursor, _) = session.open_cursor(id, sql.into(), vec![]).await.unwrap();
-    let mut number = 0;
-    let mut largest = 0;
+    let (mut number, mut largest) = (0, 0);
     loop {
-        let limit = if number < 3_000 { (3_000 - number).min(1_000) } else { 1 };
-        let rows = session.fetch(id, cursor, limit.try_into().unwrap()).await.unwrap();
+        let rows = session.fetch(id, cursor, 1_000).await.unwrap();
         if rows.is_empty() {
             break;
         }
         let bytes: usize = rows.iter().map(|row| show(&row[1]).len()).sum();
-        assert!(rows.len() == 1 || bytes <= 110_000, "{bytes}");
+        assert!(bytes <= 100_000, "{bytes}");
         largest = largest.max(rows.len());
         for row in rows {
             number += 1;
             assert_eq!(show(&row[0]), show(&int(number)));
         }
     }
-    assert_eq!((number, largest), (3_010, 1_000));
+    assert_eq!((number, largest), (3_200, 1_000));
+    // A row that is larger than all of that comes alone.
+    let sql = "SELECT repeat('x', 150000) FROM generate_series(1, 2)";
+    let (cursor, _) = session.open_cursor(id, sql.into(), vec![]).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(session.fetch(id, cursor, 10).await.unwrap().len(), 1);
+    }
     let (cursor, _) = session.open_cursor(id, "SELECT repeat('x', 500000)".into(), vec![]).await.unwrap();
     assert_kind(session.fetch(id, cursor, 1).await, ErrorKind::LimitExceeded);
     session.rollback(id).await.unwrap();
@@ -190,4 +194,47 @@ async fn an_error_of_a_fetch_fails_the_transaction() {
     assert!(fetched.is_ok() || fetched.is_err_and(|error| error.kind == ErrorKind::Closed));
     session.rollback(id).await.unwrap();
     scene.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_rows_read_ahead_comes_where_they_are_asked_for() {
+    let scene = Scene::new(Engine::Postgres).await;
+    let session = scene.session();
+    let sql = "SELECT 1 / (i - 500) FROM generate_series(1, 1000) i";
+    let id = session.begin(options()).await.unwrap();
+    session.execute_in(id, "INSERT INTO t VALUES (1, 'a')".into(), vec![]).await.unwrap();
+    let savepoint = session.savepoint(id).await.unwrap();
+    let (cursor, _) = session.open_cursor(id, sql.into(), vec![]).await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(session.fetch(id, cursor, 100).await.unwrap().len(), 100);
+    }
+    let error = assert_kind(session.fetch(id, cursor, 100).await, ErrorKind::Statement);
+    assert_eq!(error.code.as_deref(), Some("22012"));
+    session.rollback_to(id, savepoint).await.unwrap();
+    session.commit(id).await.unwrap();
+    assert_eq!(scene.rows().await, 1);
+    // Who reads a little reads no more than that.
+    let id = session.begin(options()).await.unwrap();
+    let (cursor, _) = session.open_cursor(id, sql.into(), vec![]).await.unwrap();
+    assert_eq!(session.fetch(id, cursor, 499).await.unwrap().len(), 499);
+    session.close_cursor(id, cursor).await;
+    session.commit(id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_locks_no_rows_that_nobody_has_asked_for() {
+    let scene = Scene::new(Engine::Postgres).await;
+    scene.outside.run("INSERT INTO t SELECT i, 'a' FROM generate_series(1, 100) i").await;
+    let session = scene.session();
+    let id = session.begin(options()).await.unwrap();
+    let sql = "SELECT id FROM t ORDER BY id FOR UPDATE";
+    let (cursor, _) = session.open_cursor(id, sql.into(), vec![]).await.unwrap();
+    for _ in 0..6 {
+        assert_eq!(session.fetch(id, cursor, 10).await.unwrap().len(), 10);
+    }
+    // Every command waits for what the one before it has begun.
+    session.execute_in(id, "SELECT 1".into(), vec![]).await.unwrap();
+    let free = "SELECT count(*) FROM (SELECT id FROM t FOR UPDATE SKIP LOCKED) q";
+    assert_eq!(scene.outside.number(free).await, 40);
+    session.rollback(id).await.unwrap();
 }

@@ -18,10 +18,16 @@ use crate::interfaces::db::work::{Task, Work};
 use crate::interfaces::db::{Column, ErrorKind, Value};
 
 /// Rows of the first chunk, before anybody knows how large they are.
-const FIRST_CHUNK: u64 = 64;
+const FIRST_CHUNK: u64 = 8;
 
 /// How much larger than the last a chunk may be: rows may grow.
 const GROWTH: u64 = 8;
+
+/// How many chunks would fit into the memory that a result may take.
+const SPARE: u64 = 16;
+
+/// After so many answers a guest reads to the end, most likely.
+const READS_ON: u32 = 3;
 
 /// An open cursor.
 pub(super) struct Cursor {
@@ -29,8 +35,14 @@ pub(super) struct Cursor {
     runnable: Arc<Runnable>,
     /// The savepoint that was the last one when it was opened, 0 for none.
     pub(super) savepoint: u32,
-    /// Rows that were read and did not fit into the last answer.
+    /// Rows that were read and are not asked for yet, and their bytes.
     ahead: VecDeque<Vec<Value>>,
+    ahead_bytes: u64,
+    /// How many answers in a row were full, and for how many rows the last one was asked.
+    full: u32,
+    limit: u64,
+    /// Reading a row does nothing to it.
+    only_reads: bool,
     /// Of the last chunk: rows, and the bytes of one.
     chunk: u64,
     row_bytes: u64,
@@ -75,6 +87,10 @@ impl Connection {
             runnable,
             savepoint: self.savepoint,
             ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            full: 0,
+            limit: 0,
+            only_reads: prepared.described.locks_nothing(),
             chunk: 0,
             row_bytes: 0,
             ended: false,
@@ -101,6 +117,24 @@ impl Connection {
         fetched
     }
 
+    /// Reads the next chunk of a cursor that is read from end to end, while the guest works on
+    /// the last one: it then finds the rows ready, and all three work at the same time, as with
+    /// a stream of rows that nobody cuts into chunks.
+    pub(in crate::interfaces::db) async fn read_ahead(
+        &mut self,
+        number: u64,
+        bounds: Bounds,
+    ) -> Result<(), Failure> {
+        let Some(mut cursor) = self.cursors.remove(&number) else { return Ok(()) };
+        if cursor.may_read_ahead() {
+            let chunk = cursor.next_chunk(cursor.limit, bounds);
+            let read = self.read_chunk(&cursor, number, chunk, bounds).await?;
+            cursor.keep(read, chunk);
+        }
+        self.cursors.insert(number, cursor);
+        Ok(())
+    }
+
     async fn fetch_from(
         &mut self,
         cursor: &mut Cursor,
@@ -111,33 +145,14 @@ impl Connection {
         let most = bounds.bytes / 4;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
-            while (rows.len() as u64) < limit
-                && let Some(row) = cursor.ahead.pop_front()
-            {
-                let size = rows::row_size(&row);
-                if !rows.is_empty() && bytes + size > most {
-                    cursor.ahead.push_front(row);
-                    return Ok(rows);
-                }
-                bytes += size;
-                rows.push(row);
-            }
-            let wanted = limit - rows.len() as u64;
-            if wanted == 0 || cursor.ended || bytes >= most {
+            let is_full = cursor.take(&mut rows, &mut bytes, limit, most);
+            if is_full || cursor.ended {
+                (cursor.full, cursor.limit) = (cursor.full + 1, limit);
                 return Ok(rows);
             }
-            let chunk = cursor.next_chunk(wanted, most - bytes);
+            let chunk = cursor.next_chunk(limit - rows.len() as u64, bounds);
             let read = self.read_chunk(cursor, number, chunk, bounds).await?;
-            cursor.ended = (read.len() as u64) < chunk;
-            cursor.chunk = chunk;
-            let size: u64 = read.iter().map(|row| rows::row_size(row)).sum();
-            cursor.row_bytes = size / (read.len() as u64).max(1);
-            if rows.is_empty() && bytes + size <= most {
-                // All of it, without passing each row through the queue.
-                (rows, bytes) = (read, size);
-            } else {
-                cursor.ahead.extend(read);
-            }
+            cursor.keep(read, chunk);
         }
     }
 
@@ -178,10 +193,54 @@ impl Connection {
 }
 
 impl Cursor {
-    /// How many rows to read at once: no more than are wanted, and than probably fit.
-    fn next_chunk(&self, wanted: u64, bytes: u64) -> u64 {
-        let likely = if self.row_bytes == 0 { u64::MAX } else { bytes / self.row_bytes };
+    /// Keeps what a chunk of so many rows has brought.
+    fn keep(&mut self, rows: Vec<Vec<Value>>, chunk: u64) {
+        let size: u64 = rows.iter().map(|row| rows::row_size(row)).sum();
+        self.ended = (rows.len() as u64) < chunk;
+        self.chunk = chunk;
+        self.row_bytes = size / (rows.len() as u64).max(1);
+        self.ahead_bytes += size;
+        if self.ahead.is_empty() {
+            self.ahead = rows.into();
+        } else {
+            self.ahead.extend(rows);
+        }
+    }
+
+    /// Moves rows into an answer until it has as many as are asked for, or as many bytes as it
+    /// may have. True where it is full.
+    fn take(&mut self, rows: &mut Vec<Vec<Value>>, bytes: &mut u64, limit: u64, most: u64) -> bool {
+        if rows.is_empty() && self.ahead.len() as u64 <= limit && self.ahead_bytes <= most {
+            // All of them at once.
+            *rows = std::mem::take(&mut self.ahead).into();
+            *bytes = std::mem::take(&mut self.ahead_bytes);
+        }
+        while (rows.len() as u64) < limit
+            && let Some(row) = self.ahead.pop_front()
+        {
+            let size = rows::row_size(&row);
+            if !rows.is_empty() && *bytes + size > most {
+                self.ahead.push_front(row);
+                return true;
+            }
+            self.ahead_bytes -= size;
+            *bytes += size;
+            rows.push(row);
+        }
+        rows.len() as u64 >= limit || *bytes >= most
+    }
+
+    /// How many rows to read at once: no more than are wanted, and than probably fit, with much
+    /// to spare for rows that are larger than those before. What the server has begun to send
+    /// cannot be sent back.
+    fn next_chunk(&self, wanted: u64, bounds: Bounds) -> u64 {
+        let likely = if self.row_bytes == 0 { u64::MAX } else { bounds.bytes / SPARE / self.row_bytes };
         let careful = (self.chunk * GROWTH).max(FIRST_CHUNK);
         wanted.min(likely).min(careful).max(1)
+    }
+
+    /// Not before the guest has shown that it reads on, and never where that would lock rows.
+    fn may_read_ahead(&self) -> bool {
+        self.full >= READS_ON && self.only_reads && !self.ended && self.ahead.is_empty()
     }
 }

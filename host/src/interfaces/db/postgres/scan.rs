@@ -23,6 +23,8 @@ pub(super) struct Scan {
     /// The parameters: where each stands, and its number.
     pub(super) parameters: Vec<(Range<usize>, usize)>,
     pub(super) verb: Verb,
+    /// The word FOR stands in it, as in `FOR UPDATE`.
+    pub(super) says_for: bool,
 }
 
 /// Reads a statement. `None` where it is not sure where its parts are.
@@ -30,7 +32,7 @@ pub(super) fn scan(sql: &str) -> Option<Scan> {
     let mut reader = Reader { sql, at: 0 };
     let (mut parameters, mut verb) = (Vec::new(), VerbFinder::default());
     let mut body: Option<Range<usize>> = None;
-    let mut ended = false;
+    let (mut ended, mut says_for) = (false, false);
     while let Some((token, range)) = reader.token()? {
         if token == Token::Semicolon {
             ended = body.is_some();
@@ -43,10 +45,11 @@ pub(super) fn scan(sql: &str) -> Option<Scan> {
         if let Token::Parameter(number) = token {
             parameters.push((range.clone(), number));
         }
+        says_for |= token == Token::Word && sql[range.clone()].eq_ignore_ascii_case("FOR");
         verb.see(token, &sql[range.clone()]);
         body = Some(body.map_or(range.start, |body| body.start)..range.end);
     }
-    Some(Scan { body: body?, parameters, verb: verb.found.unwrap_or(Verb::Other) })
+    Some(Scan { body: body?, parameters, verb: verb.found.unwrap_or(Verb::Other), says_for })
 }
 
 /// Where a statement begins: after space, comments and semicolons.
@@ -369,6 +372,13 @@ mod tests {
             assert_eq!(&sql[scan(sql).unwrap().body], body);
             assert!(sql[start(sql)..].starts_with(body));
         }
+    }
+
+    #[test]
+    fn locks_are_seen_wherever_they_stand() {
+        assert!(scan("SELECT * FROM t FOR UPDATE").unwrap().says_for);
+        assert!(scan("SELECT * FROM (SELECT * FROM t for no key update) q").unwrap().says_for);
+        assert!(!scan("SELECT 'for', \"for\" FROM fort -- for").unwrap().says_for);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(super) struct Described {
     /// Every column can be read in its binary form.
     is_readable: bool,
     verb: Option<Verb>,
+    /// It says nothing like `FOR UPDATE`.
+    locks_nothing: bool,
     direct: Arc<Runnable>,
 }
 
@@ -313,13 +315,20 @@ impl Described {
             statement.columns().iter().map(|column| types::codec(column.type_info())).collect();
         let is_readable = reads.iter().all(|codec| codec.is_readable());
         let direct = Runnable { statement, reads, casts: Vec::new(), as_text: false, rewritten: None };
-        let verb = scan::scan(sql).map(|scan| scan.verb);
-        Self { columns, parameters, is_readable, verb, direct: Arc::new(direct) }
+        let scan = scan::scan(sql);
+        let locks_nothing = scan.as_ref().is_some_and(|scan| !scan.says_for);
+        let verb = scan.map(|scan| scan.verb);
+        Self { columns, parameters, is_readable, verb, locks_nothing, direct: Arc::new(direct) }
     }
 
     /// True where the statement can stand in DECLARE, as far as its words say so.
     pub(super) fn may_be_cursor(&self) -> bool {
         self.verb.is_none_or(|verb| verb == Verb::Select) && !self.columns.is_empty()
+    }
+
+    /// True where reading a row cannot lock it, as far as its words say so.
+    pub(super) fn locks_nothing(&self) -> bool {
+        self.locks_nothing
     }
 
     /// True where it reads by SELECT at its top, and so the rows it counts are not changed ones.

@@ -142,7 +142,8 @@ impl Login {
         powers.extend(
             [(may_create_roles, "CREATEROLE"), (may_replicate, "REPLICATION")]
                 .into_iter()
-                .filter_map(|(may, attribute): (bool, &str)| may.then(|| attribute.to_owned())),
+                .filter(|(may, _)| *may)
+                .map(|(_, attribute): (bool, &str)| attribute.to_owned()),
         );
         Ok(Self {
             user: row.try_get(0)?,

@@ -69,6 +69,9 @@ pub(super) struct Worker {
     newest_savepoint: u32,
 }
 
+/// Where the thread is told what to do, and its answer to being started.
+pub(super) type Started = (Sender<Command>, oneshot::Receiver<Result<(), Error>>);
+
 /// Starts a thread that opens the file and then does as it is told, until nobody can tell it
 /// anything any more. The answer is that of opening it.
 pub(super) fn start(
@@ -76,7 +79,7 @@ pub(super) fn start(
     path: PathBuf,
     settings: Settings,
     watch: Arc<Watch>,
-) -> std::io::Result<(Sender<Command>, oneshot::Receiver<Result<(), Error>>)> {
+) -> std::io::Result<Started> {
     let (commands, receiver) = channel();
     let (opened, answer) = oneshot::channel();
     std::thread::Builder::new().name(format!("sqlite {name}")).stack_size(STACK).spawn(move || {
