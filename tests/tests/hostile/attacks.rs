@@ -363,6 +363,8 @@ pub const POSTGRES_PREPARED: &[&str] = &[
      EXCEPTION WHEN duplicate_prepared_statement THEN NULL; END; END LOOP; END $$",
     "DO $$ DECLARE s text; BEGIN FOR s IN SELECT name FROM pg_prepared_statements LOOP \
      EXECUTE 'DEALLOCATE ' || s; EXECUTE 'PREPARE ' || s || ' AS SELECT 1, 2, 3'; END LOOP; END $$",
+    "DO $$ DECLARE s text; BEGIN FOR s IN SELECT name FROM pg_prepared_statements LOOP \
+     EXECUTE 'DEALLOCATE ' || s; EXECUTE 'PREPARE ' || s || ' AS SELECT 1::bigint, 2'; END LOOP; END $$",
 ];
 
 /// Signals among the server processes of its own login, which PostgreSQL allows.

@@ -15,7 +15,7 @@ use innkeeper_tests::plugins::{Plugin, Plugins, options, show};
 const STATEMENT: Duration = Duration::from_millis(400);
 
 /// Far more than any bound takes to be kept, and far less than the statements would run.
-const PROMPT: Duration = Duration::from_secs(10);
+const PROMPT: Duration = Duration::from_secs(30);
 
 /// What an error may be.
 type Kinds = &'static [ErrorKind];
@@ -30,7 +30,7 @@ on_both_engines! {
         let plugins = Plugins::new(engine, 2).await;
         let mut outside = plugins.outside().await;
         let url = plugins.login().await;
-        let patient = plugins.plugin("hostile", GrantConfig { url: url.clone(), ..GrantConfig::default() });
+        let patient = plugins.plugin("patient", GrantConfig { url: url.clone(), ..GrantConfig::default() });
         let short = GrantConfig { url, statement_timeout: Some(STATEMENT), ..GrantConfig::default() };
         let limited = plugins.plugin("hostile", short);
         let good = plugins.plugin_with_login("good").await;

@@ -220,6 +220,13 @@ pub fn own_statements(engine: Engine) -> &'static [&'static str] {
         "CREATE PROCEDURE finish() LANGUAGE plpgsql AS $$ BEGIN INSERT INTO marks VALUES (-1, 1); COMMIT; END $$",
         "CREATE PROCEDURE begin_again() LANGUAGE plpgsql AS $$ BEGIN ROLLBACK; INSERT INTO marks VALUES (-1, 2); END $$",
         "CREATE FUNCTION finish_in_a_function() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN COMMIT; RETURN 1; END $$",
+        "CREATE FUNCTION swap_statements() RETURNS integer LANGUAGE plpgsql AS $$ DECLARE s text; BEGIN
+             FOR s IN SELECT name FROM pg_prepared_statements WHERE name LIKE 'sqlx%' LOOP
+                 EXECUTE 'DEALLOCATE ' || s;
+                 EXECUTE 'PREPARE ' || s || ' AS SELECT 1::bigint, 2';
+             END LOOP;
+             RETURN 0;
+         END $$",
         "CREATE SEQUENCE late_sequence",
         "CREATE TABLE late (x integer)",
         "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -108,3 +108,23 @@ fn unfit(attack: &Attack, attacked: &Value, marks: i64) -> Option<String> {
     (marks != expected || (committed && refused))
         .then(|| format!("its marks are {marks}, and its commit was answered {}", attacked["commit"]))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_sqlite_collects_never_fills_the_host() {
+    let mut ground = Ground::new(Engine::Sqlite, "").await;
+    ground.succeed("raid", &json!({"attacks": [], "look": ["select 1"]})).await;
+    let before = ground.host().peak_memory();
+    // 400 MB each, in one value that is too long only once it is whole.
+    let attack = |function: &str| {
+        format!(
+            "with recursive n(i) as (select 1 union all select i + 1 from n limit 20000) \
+             select {function}(hex(zeroblob(10000))) from n"
+        )
+    };
+    let attacks = ["json_group_array", "jsonb_group_array", "json_group_object"].map(attack);
+    let attacks = attacks.map(|sql| sql.replace("object(", "object(i, "));
+    let result = ground.succeed("raid", &json!({"attacks": attacks, "look": ["select 1"]})).await;
+    let grown = (ground.host().peak_memory() - before) >> 20;
+    assert!(grown < 150, "the host has grown by {grown} MiB for a plugin of 32 MiB: {result}");
+    ground.end("much JSON").await;
+}

@@ -45,20 +45,37 @@ async fn who_interferes_with_prepared_statements_reaches_only_its_own_connection
     for attack in attacks::POSTGRES_PREPARED {
         for _ in 0..2 {
             let session = field.hostile.session();
+            let look = "select count(*), 7 from marks";
+            let _may_meet_the_last_attack = session.query(look.into(), vec![]).await;
             let _whatever = session.execute((*attack).to_owned(), vec![]).await;
             field.work().await.unwrap_or_else(|error| panic!("{error:?} after {attack}"));
+            if let Ok(rows) = session.query(look.into(), vec![]).await {
+                assert_eq!(show(&rows), [["0", "7"]], "after {attack}");
+            }
             // Each connection that was spoilt is found out by the first statement that meets it.
             let mut refused = 0;
             while let Err(error) = session.query("select 40 + 2".into(), vec![]).await {
                 refused += 1;
                 assert!(refused < 4, "{error:?} after {attack}");
             }
-            let rows = session.query("select count(*), 7 from marks".into(), vec![]).await;
-            if let Ok(rows) = rows {
-                assert_eq!(show(&rows), [["0", "7"]], "after {attack}");
-            }
             session.end().await;
             field.plugins.assert_clean(&mut field.outside, attack).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_cannot_put_its_statements_in_the_place_of_those_of_later_executions() {
+    let field = Field::new(Engine::Postgres).await;
+    let look = "select count(*), 7 from marks";
+    for _ in 0..2 {
+        let session = field.hostile.session();
+        session.query(look.into(), vec![]).await.expect("it is kept prepared from here on");
+        let _whatever = session.query("select swap_statements()".into(), vec![]).await;
+        session.end().await;
+        // Being told to run again would do.
+        if let Ok(rows) = field.hostile.session().query(look.into(), vec![]).await {
+            assert_eq!(show(&rows), [["0", "7"]], "it answers what the function has put there");
         }
     }
 }
