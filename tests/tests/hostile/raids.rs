@@ -62,7 +62,7 @@ on_both_engines! {
     }
 
     async fn what_a_plugin_has_a_database_make_never_fills_the_host(engine: Engine) {
-        let mut ground = Ground::new(engine, "").await;
+        let ground = Ground::new(engine, "").await;
         let attacks = match engine {
             Engine::Postgres => json!([
                 "select repeat('x', 30000000)",
@@ -111,7 +111,7 @@ fn unfit(attack: &Attack, attacked: &Value, marks: i64) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_that_sqlite_collects_never_fills_the_host() {
-    let mut ground = Ground::new(Engine::Sqlite, "").await;
+    let ground = Ground::new(Engine::Sqlite, "").await;
     ground.succeed("raid", &json!({"attacks": [], "look": ["select 1"]})).await;
     let before = ground.host().peak_memory();
     // 400 MB each, in one value that is too long only once it is whole.

@@ -49,6 +49,8 @@ pub(super) struct Connection {
     savepoint: u32,
     /// The number of the transaction on this connection.
     number: u64,
+    /// The execution that has used it last, by the number of its session.
+    session: Option<u64>,
     /// The last transaction may have changed what cached statements mean.
     schema_changed: bool,
     /// The schema of the grant is there, and may be used.
@@ -101,6 +103,7 @@ pub(super) async fn connect(control: &Arc<Control>, grant: Option<&Grant>) -> Re
         cursors: BTreeMap::new(),
         savepoint: 0,
         number: 0,
+        session: None,
         schema_changed: false,
         schema_found: false,
         hang_up: false,

@@ -136,7 +136,7 @@ pub(super) async fn connect(
         read_only: grant.is_some_and(|grant| grant.read_only),
     };
     let plugin = grant.map_or("check", |grant| grant.plugin.as_str());
-    let watch = Watch::new();
+    let watch = Watch::new(grant.map_or(u64::MAX, |grant| grant.largest_value));
     let (commands, opened) = thread::start(plugin, path.to_owned(), settings, Arc::clone(&watch))
         .map_err(|error| error::new(ErrorKind::Connection, format!("no thread could be started: {error}")))?;
     // Made before it is open, so that it is closed again where nobody waits any more.

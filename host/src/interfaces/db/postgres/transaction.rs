@@ -25,6 +25,12 @@ use crate::interfaces::db::{Error, ErrorKind, Isolation, error};
 const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; RESET ROLE; CLOSE ALL; UNLISTEN *; \
                      DISCARD TEMP; DISCARD SEQUENCES; SELECT pg_catalog.pg_advisory_unlock_all()";
 
+/// Fails where somebody has prepared a statement by SQL: a function can put one of its own in the
+/// place of one that sqlx keeps, by its name. Asked when a connection passes from one execution to
+/// the next of the same plugin, since it is too dear for every call.
+const UNTOUCHED: &str = "SELECT pg_catalog.int4div(1, pg_catalog.int4(NOT EXISTS (\
+                         SELECT FROM pg_catalog.pg_prepared_statement() WHERE from_sql))); ";
+
 /// How much longer than the host the server waits before it ends a statement or an idle
 /// transaction by itself. It only matters where the host is gone, or hangs.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -63,11 +69,19 @@ impl Connection {
         {
             return Err(no_role(role, begin.grant).into());
         }
-        let sent = self.send(begin_message(begin, self.number), usize::MAX).await;
+        let own = self.session.replace(begin.caller.session);
+        // What an execution has done to its own statements it may find again, and no other one.
+        let check = if own.is_none_or(|own| own == begin.caller.session) { "" } else { UNTOUCHED };
+        let first = if check.is_empty() { 0 } else { 1 };
+        let sent = self.send(format!("{check}{}", begin_message(begin, self.number)), usize::MAX).await;
         match (sent.result, role) {
             (Ok(()), _) => {}
+            // Closed, and another connection is taken.
+            (Err(error), _) if sent.done < first => {
+                return Err(Failure { broken: true, ..Failure::from(error) });
+            }
             // The statement after BEGIN.
-            (Err(error), Some(role)) if sent.done == 1 => {
+            (Err(error), Some(role)) if sent.done == first + 1 => {
                 return Err(self.refused_role(role, begin.grant, error));
             }
             (Err(error), _) => return Err(error.into()),

@@ -5,7 +5,9 @@
 //!
 //! - Time: the progress handler, every thousand steps of SQLite's virtual machine. One step is
 //!   not interrupted however long it takes (`instr` of two large values).
-//! - Memory for one value or row: `SQLITE_LIMIT_LENGTH`, the plugin's memory.
+//! - Memory for one value or row: `SQLITE_LIMIT_LENGTH`, the plugin's memory. Functions that
+//!   collect JSON do not look at it before they are done: their statements are looked at after
+//!   about every row, by what SQLite uses in all.
 //! - The file: `max_page_count`, from the database's `max_size`. The write-ahead log beside it
 //!   is not bounded by that: it grows with the pages that one transaction writes.
 //! - Temporary tables: `temp.max_page_count`.
@@ -13,8 +15,9 @@
 //!   files, already deleted, which only the time of the statement and the disk bound. In memory
 //!   (`temp_store = MEMORY`) they would be no better bounded, and cost more.
 
+use std::ffi::c_int;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +28,10 @@ use rusqlite::{Connection, OpenFlags};
 
 /// How many steps of SQLite's virtual machine pass between two looks at the clock: some tens of
 /// microseconds.
-const STEPS: i32 = 1_000;
+const STEPS: c_int = 1_000;
+
+/// The same where a single row may bring as much as a value may have: about one row.
+const CLOSE_STEPS: c_int = 20;
 
 /// How long SQLite itself waits for a lock. It cannot be cancelled in that time, so that the
 /// waiting is done in many short pieces.
@@ -81,12 +87,23 @@ pub(super) struct Watch {
     pub(super) committing: AtomicBool,
     /// SQLite has ended the transaction by itself.
     pub(super) rolled_back: AtomicBool,
+    /// A statement has been compiled that collects JSON, for which SQLite's limit of a value's
+    /// length holds only once it is whole.
+    collects: AtomicBool,
+    /// What SQLite's memory, in bytes and over all connections, may become while such a
+    /// statement runs.
+    ceiling: AtomicI64,
+    /// How much more of it that is than when the statement began.
+    allowance: i64,
+    /// The statement was stopped for that.
+    collected: AtomicBool,
     /// Why the statement that was compiled last is not allowed.
     denied: Mutex<Option<String>>,
 }
 
 impl Watch {
-    pub(super) fn new() -> Arc<Self> {
+    /// For a connection whose values may have this many bytes.
+    pub(super) fn new(largest_value: u64) -> Arc<Self> {
         Arc::new(Self {
             cancel: Arc::default(),
             until: AtomicU64::new(u64::MAX),
@@ -95,6 +112,11 @@ impl Watch {
             made_temporary: AtomicBool::new(false),
             committing: AtomicBool::new(false),
             rolled_back: AtomicBool::new(false),
+            collects: AtomicBool::new(false),
+            ceiling: AtomicI64::new(i64::MAX),
+            // A value that grows is copied to a place of twice its size.
+            allowance: i64::try_from(largest_value).unwrap_or(i64::MAX).saturating_mul(3),
+            collected: AtomicBool::new(false),
             denied: Mutex::default(),
         })
     }
@@ -107,6 +129,7 @@ impl Watch {
     pub(super) fn arm(&self, until: Instant) {
         let micros = until.saturating_duration_since(self.made).as_micros();
         self.until.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.ceiling.store(memory_used().saturating_add(self.allowance), Ordering::Relaxed);
         self.take_denied();
     }
 
@@ -118,6 +141,22 @@ impl Watch {
     pub(super) fn is_over(&self) -> bool {
         let until = self.until.load(Ordering::Relaxed);
         self.is_cancelled() || (until != u64::MAX && self.made.elapsed().as_micros() >= u128::from(until))
+    }
+
+    /// True where a statement that collects has taken too much of the host's memory. It may be
+    /// another one's, but who collects nothing is never asked.
+    fn has_collected_too_much(&self) -> bool {
+        let too_much =
+            self.collects.load(Ordering::Relaxed) && memory_used() > self.ceiling.load(Ordering::Relaxed);
+        if too_much {
+            self.collected.store(true, Ordering::Relaxed);
+        }
+        too_much
+    }
+
+    /// The bytes that a statement was stopped for collecting, if it was.
+    pub(super) fn take_collected(&self) -> Option<i64> {
+        self.collected.swap(false, Ordering::Relaxed).then_some(self.allowance)
     }
 
     /// Does what the host itself wants.
@@ -138,6 +177,11 @@ impl Watch {
         }
         if makes_temporary(action, database) {
             self.made_temporary.store(true, Ordering::Relaxed);
+        }
+        if let AuthAction::Function { function_name } = action
+            && COLLECTING_FUNCTIONS.iter().any(|name| name.eq_ignore_ascii_case(function_name))
+        {
+            self.collects.store(true, Ordering::Relaxed);
         }
         match refusal(action) {
             None => Authorization::Allow,
@@ -174,9 +218,28 @@ pub(super) fn open(path: &Path, settings: Settings, watch: &Arc<Watch>) -> rusql
     connection.authorizer(Some(move |context: AuthContext<'_>| {
         judge.judge(context.action, context.database_name)
     }))?;
-    let watch = Arc::clone(watch);
-    connection.progress_handler(STEPS, Some(move || watch.is_over()))?;
+    look_every(STEPS, &connection, watch)?;
     Ok(connection)
+}
+
+/// Has the statements of a connection be looked at more often, from the first one on that
+/// collects: each row may add as much as a value may have.
+pub(super) fn look_closely(connection: &Connection, watch: &Arc<Watch>) -> rusqlite::Result<()> {
+    if watch.collects.load(Ordering::Relaxed) { look_every(CLOSE_STEPS, connection, watch) } else { Ok(()) }
+}
+
+fn look_every(steps: c_int, connection: &Connection, watch: &Arc<Watch>) -> rusqlite::Result<()> {
+    let watch = Arc::clone(watch);
+    connection.progress_handler(steps, Some(move || watch.is_over() || watch.has_collected_too_much()))
+}
+
+/// Bytes of SQLite's memory in this process, over all connections.
+fn memory_used() -> i64 {
+    #[expect(unsafe_code, reason = "rusqlite has no safe way to ask")]
+    // SAFETY: it takes nothing, and only reads a counter of SQLite's under SQLite's own lock.
+    unsafe {
+        rusqlite::ffi::sqlite3_memory_used()
+    }
 }
 
 /// What one statement may ask for. <https://sqlite.org/limits.html>
@@ -250,6 +313,10 @@ const READING_SETTINGS: &[&str] = &[
 
 /// What virtual tables may be made of.
 const MODULES: &[&str] = &["fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"];
+
+/// Functions that collect a value of any length, whatever SQLite's limit is.
+const COLLECTING_FUNCTIONS: &[&str] =
+    &["json_group_array", "json_group_object", "jsonb_group_array", "jsonb_group_object"];
 
 /// Functions that reach beyond the data: into the process (`load_extension`, `fts3_tokenizer`),
 /// or that write where SQLite says that the statement only reads (`optimize`).

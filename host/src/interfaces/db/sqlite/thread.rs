@@ -287,6 +287,9 @@ impl Worker {
         };
         let opened = self.guarded(job.deadline, |worker| {
             lexer::check(&job.sql)?;
+            // Compiled for what it says, and taken from there by the cursor.
+            drop(worker.connection.prepare_cached(&job.sql)?);
+            guard::look_closely(&worker.connection, &worker.watch)?;
             let savepoint = worker.newest_savepoint;
             worker.cursors.open(number, &worker.connection, &job.sql, params, savepoint)
         });
@@ -329,9 +332,13 @@ impl Worker {
     ) -> Result<T, Fault> {
         lexer::check(sql)?;
         if sql.len() <= KEPT_TEXT {
-            work(&self.connection, &mut *self.connection.prepare_cached(sql)?)
+            let mut statement = self.connection.prepare_cached(sql)?;
+            guard::look_closely(&self.connection, &self.watch)?;
+            work(&self.connection, &mut statement)
         } else {
-            work(&self.connection, &mut self.connection.prepare(sql)?)
+            let mut statement = self.connection.prepare(sql)?;
+            guard::look_closely(&self.connection, &self.watch)?;
+            work(&self.connection, &mut statement)
         }
     }
 
@@ -381,7 +388,10 @@ impl Worker {
             return Error { code: error.code, ..error::new(ErrorKind::Denied, why) };
         }
         match code & 0xff {
-            ffi::SQLITE_INTERRUPT => too_late(error, deadline),
+            ffi::SQLITE_INTERRUPT => match self.watch.take_collected() {
+                Some(bytes) => collects_too_much(error, bytes),
+                None => too_late(error, deadline),
+            },
             ffi::SQLITE_FULL if self.bounded => {
                 let hint = "the database may not grow beyond its `max_size` in the configuration of the host";
                 Error { hint: Some(hint.to_owned()), ..error }
@@ -449,6 +459,15 @@ fn carry_out(
 
 fn interrupted() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), Some("interrupted".to_owned()))
+}
+
+fn collects_too_much(error: Error, bytes: i64) -> Error {
+    let message = format!(
+        "the statement was stopped: it collects JSON of more than {bytes} bytes in the memory of the host, three \
+         times what the plugin may use"
+    );
+    let hint = "collect less at a time, or read the rows by a cursor";
+    Error { code: error.code, hint: Some(hint.to_owned()), ..error::new(ErrorKind::LimitExceeded, message) }
 }
 
 fn too_late(error: Error, deadline: Deadline) -> Error {
