@@ -125,6 +125,7 @@ async fn json_that_sqlite_collects_never_fills_the_host() {
     let attacks = attacks.map(|sql| sql.replace("object(", "object(i, "));
     let result = ground.succeed("raid", &json!({"attacks": attacks, "look": ["select 1"]})).await;
     let grown = (ground.host().peak_memory() - before) >> 20;
-    assert!(grown < 150, "the host has grown by {grown} MiB for a plugin of 32 MiB: {result}");
+    // Without a bound it is more than 700.
+    assert!(grown < 300, "the host has grown by {grown} MiB for a plugin of 32 MiB: {result}");
     ground.end("much JSON").await;
 }
