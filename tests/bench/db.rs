@@ -149,7 +149,7 @@ impl Bench {
         eprintln!("{}", tables.about);
         let guest = Guest::load(tables.url()).await?;
         let native = Native::open(tables.url())?;
-        Ok(Self { engine, guest, native, statements: tables.statements, tables: tables })
+        Ok(Self { engine, guest, native, statements: tables.statements, tables })
     }
 
     async fn compare(&self, name: &str, subject: Subject, selection: &Selection) -> Result<Figure> {

@@ -2,7 +2,7 @@
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
-//! commands of the README, [`lint`] is what CI does besides, and [`bench`] measures;
+//! commands of the README, [`lint`] is what CI does besides, and [`mod@bench`] measures;
 //! [`toolchain`], [`postgres`] and [`django`] provide what they need, and [`process`] runs
 //! children and ends them.
 

@@ -150,8 +150,8 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
         },
         args,
         triggered_by: Trigger::Manual,
-        scheduled_at: jiff::Timestamp::now(),
-        started_at: jiff::Timestamp::now(),
+        scheduled_at: innkeeper::clock::now(),
+        started_at: innkeeper::clock::now(),
         checkpoint: None,
         has_unique_key: false,
     })

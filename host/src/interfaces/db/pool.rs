@@ -4,7 +4,7 @@
 //! grant that it was opened for: logins, prepared statements, temporary tables and settings
 //! never pass from one plugin to another. When the bound is reached, the idle connection that
 //! was used longest ago is closed for a plugin that has none. One that nobody has used for some
-//! minutes is closed as well ([`idle`]).
+//! minutes is closed as well (`pool/idle.rs`).
 //!
 //! Who waits for a connection waits in order, and for a bounded time. Where every connection is
 //! held by an execution that itself waits for another one, the last to ask is told so at once:

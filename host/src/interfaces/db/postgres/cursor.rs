@@ -234,7 +234,7 @@ impl Cursor {
     /// to spare for rows that are larger than those before. What the server has begun to send
     /// cannot be sent back.
     fn next_chunk(&self, wanted: u64, bounds: Bounds) -> u64 {
-        let likely = if self.row_bytes == 0 { u64::MAX } else { bounds.bytes / SPARE / self.row_bytes };
+        let likely = (bounds.bytes / SPARE).checked_div(self.row_bytes).unwrap_or(u64::MAX);
         let careful = (self.chunk * GROWTH).max(FIRST_CHUNK);
         wanted.min(likely).min(careful).max(1)
     }
