@@ -28,6 +28,7 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, Stateme
 pub(super) use self::control::{Control, Signal};
 use self::cursor::Cursor;
 use self::statements::{MOST_KEPT, Prepared, Runnable, Statements};
+use self::types::Codec;
 use super::error::Failure;
 use super::grant::{Bounds, Grant};
 use super::rows::{self, Cut};
@@ -191,10 +192,6 @@ impl Connection {
 /// statement was described with: sqlx panics otherwise, which a block of a plugin brings about
 /// that puts a statement of its own in the place of one that sqlx has prepared.
 fn row_of(runnable: &Runnable, columns: &[Column], row: &PgRow, checks: bool) -> Result<Vec<Value>, Error> {
-    let lost = |column: &Column, error: &dyn std::fmt::Display| {
-        let message = format!("column `{}` could not be read: {error}", column.name);
-        error::new(ErrorKind::Conversion, message)
-    };
     let last = columns.len().saturating_sub(1);
     let has_all = || catch_unwind(AssertUnwindSafe(|| row.try_get_raw(last).is_ok())).unwrap_or(false);
     if checks && !columns.is_empty() && !has_all() {
@@ -202,16 +199,29 @@ fn row_of(runnable: &Runnable, columns: &[Column], row: &PgRow, checks: bool) ->
         return Err(error::new(ErrorKind::Other, message));
     }
     let mut values = Vec::with_capacity(columns.len());
-    for (index, (column, codec)) in columns.iter().zip(&runnable.reads).enumerate() {
-        let value = row.try_get_raw(index).map_err(|error| lost(column, &error))?;
-        values.push(if value.is_null() {
-            Value::Null
-        } else {
-            let bytes = value.as_bytes().map_err(|error| lost(column, &error))?;
-            values::decode(&column.name, bytes, *codec, &column.type_name)?
-        });
+    for (index, codec) in runnable.reads.iter().enumerate() {
+        // An error is many times as large as a value: none is made where there is none.
+        match read(row, index, *codec) {
+            Some(value) => values.push(value),
+            None => return Err(malformed(&columns[index])),
+        }
     }
     Ok(values)
+}
+
+/// Such as text in an encoding that the plugin has set.
+fn malformed(column: &Column) -> Error {
+    let Column { name, type_name } = column;
+    let message = format!("column `{name}` brought bytes that are no {type_name}");
+    error::new(ErrorKind::Conversion, message)
+}
+
+fn read(row: &PgRow, index: usize, codec: Codec) -> Option<Value> {
+    let value = row.try_get_raw(index).ok()?;
+    if value.is_null() {
+        return Some(Value::Null);
+    }
+    values::decode(value.as_bytes().ok()?, codec)
 }
 
 /// Says which of several parameter lists was refused.

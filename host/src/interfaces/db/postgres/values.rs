@@ -228,17 +228,14 @@ fn infinity(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads the bytes of a column.
-///
-/// # Errors
-/// `conversion`, naming the column and the cast to write.
-pub(super) fn decode(column: &str, bytes: &[u8], codec: Codec, type_name: &str) -> Result<Value, Error> {
-    let value = match codec {
+/// Reads the bytes of a column. `None` where they are malformed, or of a type that is not
+/// carried.
+pub(super) fn decode(bytes: &[u8], codec: Codec) -> Option<Value> {
+    match codec {
         Codec::Scalar(kind) => scalar_of(bytes, kind),
         Codec::Array { element, .. } => arrays::decode(bytes, element),
         Codec::None => None,
-    };
-    value.ok_or_else(|| unreadable(column, type_name))
+    }
 }
 
 /// The refusal of a column, with the cast to write.
