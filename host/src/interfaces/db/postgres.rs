@@ -23,7 +23,10 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, Statement as _, ValueRef as _};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _, Statement as _,
+    ValueRef as _,
+};
 
 pub(super) use self::control::{Control, Signal};
 use self::cursor::Cursor;
@@ -50,6 +53,8 @@ pub(super) struct Connection {
     savepoint: u32,
     /// The number of the transaction on this connection.
     number: u64,
+    /// The transaction knows its number.
+    is_marked: bool,
     /// The execution that has used it last, by the number of its session.
     session: Option<u64>,
     /// The last transaction may have changed what cached statements mean.
@@ -104,6 +109,7 @@ pub(super) async fn connect(control: &Arc<Control>, grant: Option<&Grant>) -> Re
         cursors: BTreeMap::new(),
         savepoint: 0,
         number: 0,
+        is_marked: false,
         session: None,
         schema_changed: false,
         schema_found: false,
@@ -160,7 +166,7 @@ impl Connection {
     ) -> Result<RowSet, Failure> {
         let (runnable, arguments) = self.bind(sql, prepared, params, true).await?;
         let columns = prepared.described.columns.clone();
-        let stream = runnable.statement.query_with(arguments).fetch(&mut self.inner);
+        let stream = self.inner.fetch_many(runnable.statement.query_with(arguments));
         let mut first = true;
         let decode = |row: &PgRow| row_of(&runnable, &columns, row, std::mem::replace(&mut first, false));
         match rows::gather(stream, bounds, decode).await {

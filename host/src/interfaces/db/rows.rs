@@ -5,6 +5,7 @@
 
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+use sqlx::Either;
 
 use super::error::Failure;
 use super::grant::Bounds;
@@ -34,15 +35,19 @@ impl From<Cut> for Failure {
 }
 
 /// Reads rows by `decode` until there are no more, or until they are more than `limit` allows.
-pub(super) async fn gather<R>(
-    mut stream: BoxStream<'_, Result<R, sqlx::Error>>,
+/// What a statement brings besides is passed over here: sqlx's own way to do so takes a layer of
+/// streams more, at every row.
+pub(super) async fn gather<D, R>(
+    mut stream: BoxStream<'_, Result<Either<D, R>, sqlx::Error>>,
     limit: Bounds,
     mut decode: impl FnMut(&R) -> Result<Vec<Value>, Error>,
 ) -> Result<Vec<Vec<Value>>, Cut> {
     let mut rows = Gathered::new(limit);
-    while let Some(row) = stream.try_next().await.map_err(Cut::Database)? {
-        let row = decode(&row).map_err(Cut::Refused)?;
-        rows.push(row).map_err(Cut::Refused)?;
+    while let Some(brought) = stream.try_next().await.map_err(Cut::Database)? {
+        if let Either::Right(row) = brought {
+            let row = decode(&row).map_err(Cut::Refused)?;
+            rows.push(row).map_err(Cut::Refused)?;
+        }
     }
     Ok(rows.into_rows())
 }

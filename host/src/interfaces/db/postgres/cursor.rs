@@ -164,7 +164,7 @@ impl Connection {
         bounds: Bounds,
     ) -> Result<Vec<Vec<Value>>, Failure> {
         let sql = format!("FETCH FORWARD {chunk} FROM innkeeper_cursor_{number}");
-        let stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch(&mut self.inner);
+        let stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut self.inner);
         let bounds = Bounds { rows: u64::MAX, ..bounds };
         let mut first = true;
         let decode = |row: &_| {

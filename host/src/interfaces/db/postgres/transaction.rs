@@ -51,6 +51,7 @@ impl Connection {
             self.schema_changed = false;
         }
         self.number += 1;
+        self.is_marked = matches!(begin.purpose, Purpose::Guest(_));
         self.savepoint = 0;
         let Err(failure) = self.try_begin(begin).await else { return Ok(()) };
         if failure.broken {
@@ -94,24 +95,29 @@ impl Connection {
 
     /// Commits, if the transaction is the one that [`Self::begin`] has begun, and has not
     /// failed. `COMMIT` alone would answer that all is well.
+    ///
+    /// The transaction of one statement is not looked at: it comes here only where its statement
+    /// succeeded, and if that could end it there would be nothing else in it to lose.
     pub(in crate::interfaces::db) async fn commit(&mut self) -> Result<Left, Failure> {
         // The division fails where the setting is another one: it is undone with the
         // transaction that it was made in. Every name has its schema, since the plugin may
         // have put its own functions before the server's.
         let check = format!(
             "SELECT pg_catalog.int4div(1, pg_catalog.int4(pg_catalog.texteq(\
-             pg_catalog.current_setting('innkeeper.transaction'), '{}')))",
+             pg_catalog.current_setting('innkeeper.transaction'), '{}'))); ",
             self.number
         );
+        let (check, checks) = if self.is_marked { (check.as_str(), 1) } else { ("", 0) };
         self.cursors.clear();
-        let sent = self.send(format!("{check}; COMMIT; {RESET}"), 2).await;
-        match (sent.done, sent.result) {
-            (2.., Ok(())) => Ok(self.left()),
+        let sent = self.send(format!("{check}COMMIT; {RESET}"), checks + 1).await;
+        let is_committed = sent.done > checks;
+        match sent.result {
+            Ok(()) if is_committed => Ok(self.left()),
             // Whatever came after the answer to COMMIT, it is committed.
-            (2.., Err(_)) => Ok(Left::Something),
-            (0, Err(error)) => Err(not_committed(error.into())),
-            (_, Err(error)) => Err(error.into()),
-            (_, Ok(())) => {
+            Err(_) if is_committed => Ok(Left::Something),
+            Err(error) if sent.done < checks => Err(not_committed(error.into())),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
                 let message = "the database answered a commit with fewer results than it was sent statements";
                 Err(Failure { broken: true, ..error::new(ErrorKind::Connection, message).into() })
             }
@@ -261,8 +267,8 @@ fn begin_message(begin: &Begin<'_>, number: u64) -> String {
         // The transaction of one statement never waits, and has the session's.
         let idle = milliseconds(backstop);
         message.push_str(&format!("; SET LOCAL idle_in_transaction_session_timeout = {idle}"));
+        message.push_str(&format!("; SET LOCAL innkeeper.transaction = '{number}'"));
     }
-    message.push_str(&format!("; SET LOCAL innkeeper.transaction = '{number}'"));
     message
 }
 
