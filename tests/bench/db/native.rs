@@ -216,10 +216,9 @@ macro_rules! native {
                 let start = Instant::now();
                 let mut sum = 0_u64;
                 let mut transaction = pool.begin().await?;
-                let mut rows = sqlx::query(sql).fetch(&mut *transaction);
-                while let Some(row) = rows.try_next().await? {
-                    let (id, name, score): (i64, &str, f64) =
-                        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                let mut rows = sqlx::query_as(sql).fetch(&mut *transaction);
+                while let Some((id, name, score)) = rows.try_next().await? {
+                    let (id, name, score): (i64, String, f64) = (id, name, score);
                     sum = [id.cast_unsigned(), name.len() as u64, score.to_bits()].into_iter().fold(sum, add);
                 }
                 drop(rows);
