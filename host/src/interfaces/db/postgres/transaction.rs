@@ -96,28 +96,30 @@ impl Connection {
     /// Commits, if the transaction is the one that [`Self::begin`] has begun, and has not
     /// failed. `COMMIT` alone would answer that all is well.
     ///
-    /// The transaction of one statement is not looked at: it comes here only where its statement
-    /// succeeded, and if that could end it there would be nothing else in it to lose.
+    /// The transaction of one statement has no mark, which would cost as much as the statement: a
+    /// savepoint can be made in a transaction that is open and has not failed, and nowhere else.
     pub(in crate::interfaces::db) async fn commit(&mut self) -> Result<Left, Failure> {
         // The division fails where the setting is another one: it is undone with the
         // transaction that it was made in. Every name has its schema, since the plugin may
         // have put its own functions before the server's.
-        let check = format!(
-            "SELECT pg_catalog.int4div(1, pg_catalog.int4(pg_catalog.texteq(\
-             pg_catalog.current_setting('innkeeper.transaction'), '{}'))); ",
-            self.number
-        );
-        let (check, checks) = if self.is_marked { (check.as_str(), 1) } else { ("", 0) };
+        let check = if self.is_marked {
+            format!(
+                "SELECT pg_catalog.int4div(1, pg_catalog.int4(pg_catalog.texteq(\
+                 pg_catalog.current_setting('innkeeper.transaction'), '{}')))",
+                self.number
+            )
+        } else {
+            "SAVEPOINT innkeeper_commit".to_owned()
+        };
         self.cursors.clear();
-        let sent = self.send(format!("{check}COMMIT; {RESET}"), checks + 1).await;
-        let is_committed = sent.done > checks;
-        match sent.result {
-            Ok(()) if is_committed => Ok(self.left()),
+        let sent = self.send(format!("{check}; COMMIT; {RESET}"), 2).await;
+        match (sent.done, sent.result) {
+            (2.., Ok(())) => Ok(self.left()),
             // Whatever came after the answer to COMMIT, it is committed.
-            Err(_) if is_committed => Ok(Left::Something),
-            Err(error) if sent.done < checks => Err(not_committed(error.into())),
-            Err(error) => Err(error.into()),
-            Ok(()) => {
+            (2.., Err(_)) => Ok(Left::Something),
+            (0, Err(error)) => Err(not_committed(error.into())),
+            (_, Err(error)) => Err(error.into()),
+            (_, Ok(())) => {
                 let message = "the database answered a commit with fewer results than it was sent statements";
                 Err(Failure { broken: true, ..error::new(ErrorKind::Connection, message).into() })
             }
@@ -297,8 +299,8 @@ fn not_committed(failure: Failure) -> Failure {
     let (kind, why) = match failure.error.code.as_deref() {
         // in_failed_sql_transaction
         Some("25P02") => (ErrorKind::Statement, "a statement of the transaction had failed"),
-        // division_by_zero, undefined_object
-        Some("22012" | "42704") => {
+        // division_by_zero, undefined_object, no_active_sql_transaction
+        Some("22012" | "42704" | "25P01") => {
             (ErrorKind::Closed, "the transaction had ended, or its mark was changed, by a statement")
         }
         _ => return failure,
