@@ -256,3 +256,15 @@ async fn types_that_change_between_two_calls_are_seen_as_they_are() {
         assert_eq!(show(&one(&session, read, vec![]).await), show(&expected), "{kind}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_execution_on_the_same_connection_chooses_its_isolation() {
+    let scene = scene_with_one_connection().await;
+    scene.session().query(PID.into(), vec![]).await.unwrap();
+    let session = scene.session();
+    let repeatable = Some(innkeeper::interfaces::db::Isolation::RepeatableRead);
+    let id =
+        session.begin(innkeeper::interfaces::db::BeginOptions { isolation: repeatable, ..options() }).await;
+    let isolation = session.query_in(id.unwrap(), "SHOW transaction_isolation".into(), vec![]).await.unwrap();
+    assert_eq!(show(&isolation.rows[0][0]), show(&text("repeatable read")));
+}

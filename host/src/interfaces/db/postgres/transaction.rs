@@ -28,8 +28,10 @@ const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; RESET ROLE; CLOSE A
 /// Fails where somebody has prepared a statement by SQL: a function can put one of its own in the
 /// place of one that sqlx keeps, by its name. Asked when a connection passes from one execution to
 /// the next of the same plugin, since it is too dear for every call.
-const UNTOUCHED: &str = "SELECT pg_catalog.int4div(1, pg_catalog.int4(NOT EXISTS (\
-                         SELECT FROM pg_catalog.pg_prepared_statement() WHERE from_sql))); ";
+///
+/// In a transaction of its own: after its snapshot no other isolation could be chosen.
+const UNTOUCHED: &str = "BEGIN; SELECT pg_catalog.int4div(1, pg_catalog.int4(NOT EXISTS (\
+                         SELECT FROM pg_catalog.pg_prepared_statement() WHERE from_sql))); COMMIT; ";
 
 /// How much longer than the host the server waits before it ends a statement or an idle
 /// transaction by itself. It only matters where the host is gone, or hangs.
@@ -73,7 +75,7 @@ impl Connection {
         let own = self.session.replace(begin.caller.session);
         // What an execution has done to its own statements it may find again, and no other one.
         let check = if own.is_none_or(|own| own == begin.caller.session) { "" } else { UNTOUCHED };
-        let first = if check.is_empty() { 0 } else { 1 };
+        let first = if check.is_empty() { 0 } else { UNTOUCHED.matches(';').count() };
         let sent = self.send(format!("{check}{}", begin_message(begin, self.number)), usize::MAX).await;
         match (sent.result, role) {
             (Ok(()), _) => {}
