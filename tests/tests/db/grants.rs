@@ -92,11 +92,7 @@ async fn a_statement_of_a_login_of_its_own_is_stopped_and_leaves_nothing() {
         let (session, endless) = (Arc::clone(&session), scene.endless());
         tokio::spawn(async move { session.query(endless, vec![]).await })
     };
-    let sleeping = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND state = 'active'",
-        login.name()
-    );
-    until("it runs", async || scene.outside.number(&sleeping).await == 1).await;
+    scene.until_endless_runs().await;
     // The control connection is that of the login, which may not stop another's statements.
     assert_eq!(session.end().await, Ended { rolled_back: 1, unconfirmed: 0 });
     assert_kind(runs.await.unwrap(), ErrorKind::Closed);

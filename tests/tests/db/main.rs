@@ -117,6 +117,21 @@ impl Scene {
             .await
     }
 
+    /// Waits until a statement of [`Self::endless`] runs. On PostgreSQL that is told from what the
+    /// host sends before the statement, so that a test cannot end it too soon.
+    async fn until_endless_runs(&self) {
+        if self.engine == Engine::Postgres {
+            until("the statement runs", async || {
+                let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                               AND state = 'active' AND query LIKE '%pg_sleep%' AND wait_event = 'PgSleep'";
+                self.outside.number(running).await > 0
+            })
+            .await;
+        } else {
+            until("a connection is in use", async || self.database().connections().in_use > 0).await;
+        }
+    }
+
     /// A statement that runs until it is stopped.
     fn endless(&self) -> String {
         match self.engine {

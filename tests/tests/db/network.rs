@@ -10,7 +10,7 @@ use innkeeper::interfaces::db::{Ended, ErrorKind, Session};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::database::{Engine, TestDatabase, until};
+use crate::database::{Engine, TestDatabase};
 use crate::{Scene, assert_kind};
 
 /// Passes everything on, but for connections of the host's own that stop statements: those up
@@ -82,7 +82,7 @@ async fn scene_behind_a_relay() -> (Scene, Relay) {
 async fn end_while_running(scene: &Scene) -> Ended {
     let session = scene.session();
     let running = run(&session, scene);
-    until("the statement runs", async || scene.busy_backends().await == 1).await;
+    scene.until_endless_runs().await;
     let ended = session.end().await;
     assert_kind(running.await.unwrap(), ErrorKind::Closed);
     ended
