@@ -15,6 +15,7 @@ use innkeeper_tests::database::Engine;
 use serde_json::{Value, json};
 
 use crate::Selection;
+use crate::awake::Awake;
 use crate::figure::{Figure, Report};
 use crate::rounds::{Round, alternate};
 use guest::Guest;
@@ -36,6 +37,8 @@ const NATIVE: &str = "native sqlx";
 #[derive(Clone, Copy)]
 enum Subject {
     QueryOne,
+    /// The same on a machine that does nothing else.
+    QueryOneAsleep,
     Query10k,
     ExecuteMany10k,
     Cursor1m,
@@ -52,11 +55,13 @@ struct Bench {
 }
 
 impl Subject {
-    const ALL: [Self; 4] = [Self::QueryOne, Self::Query10k, Self::ExecuteMany10k, Self::Cursor1m];
+    const ALL: [Self; 5] =
+        [Self::QueryOne, Self::QueryOneAsleep, Self::Query10k, Self::ExecuteMany10k, Self::Cursor1m];
 
     fn name(self) -> &'static str {
         match self {
             Self::QueryOne => "query_one",
+            Self::QueryOneAsleep => "query_one_cores_asleep",
             Self::Query10k => "query_10k",
             Self::ExecuteMany10k => "execute_many_10k",
             Self::Cursor1m => "cursor_1m",
@@ -66,7 +71,7 @@ impl Subject {
     /// What the ratio should be at most.
     fn goal(self) -> f64 {
         match self {
-            Self::QueryOne => 1.2,
+            Self::QueryOne | Self::QueryOneAsleep => 1.2,
             Self::ExecuteMany10k => 1.3,
             Self::Query10k | Self::Cursor1m => 1.5,
         }
@@ -74,7 +79,7 @@ impl Subject {
 
     fn rounds(self) -> usize {
         match self {
-            Self::QueryOne => 41,
+            Self::QueryOne | Self::QueryOneAsleep => 41,
             Self::Query10k => 25,
             Self::ExecuteMany10k => 15,
             Self::Cursor1m => 9,
@@ -84,7 +89,7 @@ impl Subject {
     /// Times in one round: enough that the clocks and the start of a call do not matter.
     fn calls(self) -> u32 {
         match self {
-            Self::QueryOne => 250,
+            Self::QueryOne | Self::QueryOneAsleep => 250,
             Self::Query10k => 5,
             Self::ExecuteMany10k | Self::Cursor1m => 1,
         }
@@ -92,7 +97,7 @@ impl Subject {
 
     fn unit(self) -> (&'static str, f64) {
         match self {
-            Self::QueryOne => ("us", 1e3),
+            Self::QueryOne | Self::QueryOneAsleep => ("us", 1e3),
             _ => ("ms", 1e6),
         }
     }
@@ -154,6 +159,8 @@ impl Bench {
 
     async fn compare(&self, name: &str, subject: Subject, selection: &Selection) -> Result<Figure> {
         let rounds = selection.rounds(subject.rounds());
+        // What is short is not to depend on how long a core takes to wake up.
+        let _awake = matches!(subject, Subject::QueryOne).then(Awake::keep).transpose()?;
         let comparison = alternate(rounds, async || self.round(subject).await).await?;
         Ok(Figure {
             name: name.to_owned(),
@@ -195,7 +202,9 @@ impl Bench {
         let Statements { one, all, insert, million, .. } = self.statements;
         let calls = subject.calls();
         match subject {
-            Subject::QueryOne => json!({ "sql": one, "calls": calls, "keys": TEN_THOUSAND }),
+            Subject::QueryOne | Subject::QueryOneAsleep => {
+                json!({ "sql": one, "calls": calls, "keys": TEN_THOUSAND })
+            }
             Subject::Query10k => {
                 json!({ "sql": all, "calls": calls, "instants": self.engine == Engine::Postgres })
             }
@@ -207,7 +216,7 @@ impl Bench {
 
 fn handler_of(subject: Subject) -> &'static str {
     match subject {
-        Subject::QueryOne => "query-one",
+        Subject::QueryOne | Subject::QueryOneAsleep => "query-one",
         Subject::Query10k => "query-all",
         Subject::ExecuteMany10k => "execute-many",
         Subject::Cursor1m => "cursor",

@@ -7,6 +7,7 @@
 //! A benchmark more is a module like [`mod@db`], a case of [`Bench`] and a line in
 //! `xtask/src/bench.rs`.
 
+mod awake;
 mod db;
 mod figure;
 mod rounds;

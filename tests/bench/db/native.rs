@@ -146,7 +146,9 @@ macro_rules! native {
                 calls: u32,
             ) -> Result<Measured, Error> {
                 match subject {
-                    Subject::QueryOne => query_one(&pool, statements.one, calls).await,
+                    Subject::QueryOne | Subject::QueryOneAsleep => {
+                        query_one(&pool, statements.one, calls).await
+                    }
                     Subject::Query10k => query_all(&pool, statements.all, calls).await,
                     Subject::ExecuteMany10k => execute_many(&pool, statements.insert).await,
                     Subject::Cursor1m => cursor(&pool, statements.million).await,
