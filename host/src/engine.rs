@@ -23,6 +23,7 @@ use crate::store::{Store, StoreError};
 mod completer;
 mod dispatcher;
 mod executor;
+mod floor;
 pub mod health;
 mod planner;
 mod port;

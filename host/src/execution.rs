@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock. The states are derived from the store's rows and never stored;
 //! `ARCHITECTURE.md` has the diagram.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -163,7 +164,7 @@ pub struct Attempt {
     /// Fixed when the execution was made.
     pub max_attempts: u32,
     /// The job as it was when the attempt started.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// The execution's arguments.
     pub args: serde_json::Value,
     /// Who asked for it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 mod call;
 mod limits;
@@ -71,9 +71,20 @@ fn engine_config(concurrency: usize, largest_memory: u64) -> Config {
         .max_core_instance_size(4 << 20)
         .max_memory_size(usize::try_from(largest_memory).unwrap_or(usize::MAX))
         .table_elements(limits::MOST_TABLE_ELEMENTS);
+    keep_pages(&mut pool);
     let mut config = Config::new();
     config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
+}
+
+/// Where the kernel tells which pages a guest has written (Linux 6.7), those are reset by hand
+/// and kept: to give them back to the system and to fault them in again, for each call, costs
+/// more than the call. Without that, all of them would have to be written.
+fn keep_pages(pool: &mut PoolingAllocationConfig) {
+    const KEPT: usize = 1 << 20;
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(KEPT).table_keep_resident(KEPT);
+    }
 }
 
 /// Raises the epoch until it is dropped. A thread of its own, since a busy async runtime

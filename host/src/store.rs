@@ -73,6 +73,7 @@ pub use plan::{FiredExecution, Planned};
 pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
 pub use session::{NewSession, SessionId};
+pub use start::Started;
 pub use time::StoreClock;
 pub use tracing::Level;
 

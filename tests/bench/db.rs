@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::Selection;
 use crate::awake::Awake;
-use crate::figure::{Figure, Report};
+use crate::figure::{Figure, Goal, Report};
 use crate::rounds::{Round, alternate};
 use guest::Guest;
 use native::Native;
@@ -168,7 +168,7 @@ impl Bench {
             unit: subject.unit().0,
             against: Some(NATIVE),
             ratio: Some(comparison.ratio),
-            goal: Some(subject.goal()),
+            goal: Some(Goal::AtMost(subject.goal())),
             between: Some(comparison.between),
         })
     }

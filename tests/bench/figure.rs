@@ -20,12 +20,21 @@ pub struct Figure {
     /// How many times the other's.
     #[serde(serialize_with = "rounded_option")]
     pub ratio: Option<f64>,
-    /// What the ratio should be at most.
+    /// What the ratio should be.
     #[serde(skip)]
-    pub goal: Option<f64>,
+    pub goal: Option<Goal>,
     /// The ratios between which the middle half of the rounds are.
     #[serde(skip)]
     pub between: Option<(f64, f64)>,
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// The figure is a time.
+    AtMost(f64),
+    /// The figure is a rate.
+    AtLeast(f64),
 }
 
 /// All figures of a run.
@@ -112,7 +121,11 @@ fn line(figure: &Figure) -> String {
     let between = figure.between.map(|(low, high)| format!("{low:.2} to {high:.2}")).unwrap_or_default();
     let goal = match (figure.goal, figure.ratio) {
         (Some(goal), Some(ratio)) => {
-            format!("at most {goal:.2}: {}", if ratio <= goal { "met" } else { "MISSED" })
+            let (bound, goal, met) = match goal {
+                Goal::AtMost(goal) => ("at most", goal, ratio <= goal),
+                Goal::AtLeast(goal) => ("at least", goal, ratio >= goal),
+            };
+            format!("{bound} {goal:.2}: {}", if met { "met" } else { "MISSED" })
         }
         _ => String::new(),
     };
@@ -137,7 +150,7 @@ mod tests {
             unit: "us",
             against: Some("native sqlx"),
             ratio: Some(1.050_04),
-            goal: Some(1.2),
+            goal: Some(Goal::AtMost(1.2)),
             between: Some((1.0, 1.25)),
         };
         let alone = Figure::alone("timeout_overshoot_p99_sqlite", 12.0, "ms");

@@ -9,6 +9,7 @@
 
 mod awake;
 mod db;
+mod engine;
 mod figure;
 mod rounds;
 
@@ -37,6 +38,8 @@ struct Options {
 enum Bench {
     /// The `db` interface against native sqlx
     Db,
+    /// Whole executions against a bare loop
+    Engine,
 }
 
 /// What to measure, and how long.
@@ -60,14 +63,23 @@ impl Selection {
     }
 }
 
+fn main() -> ExitCode {
+    // The hosts of the engine's benchmark are this program: what is measured is built once.
+    if std::env::args().nth(1).is_some_and(|command| command == "serve") {
+        return innkeeper::cli::main();
+    }
+    measure()
+}
+
 // As many threads as the host's own runtime has.
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn measure() -> ExitCode {
     let Options { bench, filters, json, quick } = Options::parse();
     let selection = Selection { filters, quick };
     let mut report = Report::default();
     let result = match bench {
         Bench::Db => db::run(&selection, &mut report).await,
+        Bench::Engine => engine::run(&selection, &mut report).await,
     };
     // What was measured before an error is worth reading; the exit code says that it is not all.
     print!("{}", if json { report.to_json() } else { report.to_table() });

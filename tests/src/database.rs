@@ -71,6 +71,22 @@ impl TestDatabase {
         }
     }
 
+    /// Another database with the same in it. Nobody is connected to this one.
+    pub async fn copy_of(other: &Self) -> Self {
+        match &other.url {
+            DatabaseUrl::Sqlite(from) => {
+                let database = Self::empty(Engine::Sqlite).await;
+                let DatabaseUrl::Sqlite(path) = &database.url else { unreachable!("it is SQLite") };
+                std::fs::copy(from, path).expect("copy the test's database");
+                database
+            }
+            DatabaseUrl::Postgres(url) => {
+                let from = PgConnectOptions::from_str(url).expect("our own URL");
+                create_postgres(&format!("template {}", from.get_database().expect("ours"))).await
+            }
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn url(&self) -> &DatabaseUrl {

@@ -46,7 +46,7 @@ fn attempt(handler: &str, args: Value) -> Attempt {
         execution: uuid::Uuid::now_v7(),
         attempt: 1,
         max_attempts: 1,
-        job: Job {
+        job: Arc::new(Job {
             name: Name::new("job").expect("it is a name"),
             plugin: Name::new("probe").expect("it is a name"),
             handler: handler.to_owned(),
@@ -56,7 +56,7 @@ fn attempt(handler: &str, args: Value) -> Attempt {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(60),
             on_crash: OnCrash::Retry,
-        },
+        }),
         args,
         triggered_by: Trigger::Manual,
         scheduled_at: jiff::Timestamp::UNIX_EPOCH,

@@ -131,7 +131,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
         execution: uuid::Uuid::now_v7(),
         attempt: 1,
         max_attempts: 1,
-        job: Job {
+        job: Arc::new(Job {
             name: name("job"),
             plugin: name("probe"),
             handler: handler.to_owned(),
@@ -141,7 +141,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
             retry: RetryPolicy::default(),
             timeout,
             on_crash: OnCrash::Retry,
-        },
+        }),
         args,
         triggered_by: Trigger::Manual,
         scheduled_at: jiff::Timestamp::UNIX_EPOCH,

@@ -4,6 +4,7 @@
 //! execution keeps its slot, so that no more are started than can be recorded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
@@ -15,6 +16,16 @@ use crate::store::{Recording, StoreError};
 
 /// At most as many are recorded in one transaction.
 const BATCH: usize = 500;
+
+/// Where the last transaction recorded as many, more are about to end, and one transaction
+/// waits for them: it is worth more in the store than it costs here.
+const CROWD: usize = 32;
+
+/// How long it waits at most.
+const GATHERING: Duration = Duration::from_millis(2);
+
+/// More successes than this in one transaction are not logged one by one.
+const TOO_MANY_LINES: usize = 20;
 
 /// An execution that ended, and the slot that it holds until that is on record.
 pub(super) struct Ended {
@@ -40,11 +51,28 @@ pub(super) fn start(engine: Arc<Engine>) -> (JoinHandle<()>, Completions) {
 }
 
 async fn run(engine: Arc<Engine>, mut receiver: mpsc::Receiver<Ended>) {
-    let mut batch = Vec::new();
+    let mut batch = Vec::with_capacity(BATCH);
     let mut watch = StoreWatch::new(&engine);
+    let mut crowded = false;
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
+        if crowded {
+            gather(&engine, &mut receiver, &mut batch).await;
+        }
+        crowded = batch.len() >= CROWD;
         for (session, ended) in by_session(batch.drain(..)) {
             record(&engine, &session, ended, &mut watch).await;
+        }
+    }
+}
+
+/// Waits a moment for more to end, unless that is what most slots are held for already.
+async fn gather(engine: &Engine, receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>) {
+    let enough = BATCH.min(engine.settings.concurrency / 2);
+    let deadline = tokio::time::Instant::now() + GATHERING;
+    while batch.len() < enough {
+        let more = receiver.recv_many(batch, BATCH - batch.len());
+        if !matches!(tokio::time::timeout_at(deadline, more).await, Ok(1..)) {
+            return;
         }
     }
 }
@@ -75,15 +103,15 @@ async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch
         }
         tokio::time::sleep(STORE_RETRY).await;
     };
-    for (completion, recording) in completions.iter().zip(recordings) {
-        session.close(completion.lease);
-        report(completion, recording);
-    }
+    session.close_all(completions.iter().map(|completion| completion.lease));
+    report(&completions, &recordings);
+    drop(slots);
     if completions.iter().any(|completion| matches!(completion.next, Next::RetryIn(_))) {
         engine.due.notify_one();
     }
-    drop(slots);
-    engine.ready.notify_one();
+    if completions.iter().any(|completion| completion.next == Next::Requeue) {
+        engine.ready.notify_one();
+    }
 }
 
 /// What the store refuses as a whole: each is recorded by itself, and one that is refused by
@@ -118,8 +146,26 @@ async fn record_one_by_one(
     recordings
 }
 
-/// The only place that logs how an execution ended, once it is on record.
-fn report(completion: &Completion, recording: Recording) {
+/// The only place that logs how executions ended, once that is on record. Whoever runs
+/// thousands in a second wants to read of what went wrong, and how much went well.
+fn report(completions: &[Completion], recordings: &[Recording]) {
+    let went_well = |completion: &Completion, recording| {
+        recording == Recording::Recorded && matches!(completion.outcome, Outcome::Succeeded(_))
+    };
+    let recorded = || completions.iter().zip(recordings.iter().copied());
+    let successes = recorded().filter(|(completion, recording)| went_well(completion, *recording)).count();
+    let brief = successes > TOO_MANY_LINES && !tracing::enabled!(tracing::Level::DEBUG);
+    if brief {
+        tracing::info!(executions = successes, "succeeded");
+    }
+    for (completion, recording) in recorded() {
+        if !(brief && went_well(completion, recording)) {
+            report_one(completion, recording);
+        }
+    }
+}
+
+fn report_one(completion: &Completion, recording: Recording) {
     let Completion { execution, job, attempt, outcome, next, .. } = completion;
     if recording == Recording::Stale {
         tracing::warn!(%job, %execution, attempt, "the completion came too late: another host has taken over");

@@ -1,20 +1,23 @@
 //! START: fills the free slots with what is ready.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::completer::{Completions, Ended};
+use super::floor::Floor;
 use super::session::LiveSession;
 use super::{Engine, POLL, STORE_RETRY, StoreWatch, executor};
 use crate::execution::Outcome;
-use crate::store::StoreError;
+use crate::store::{Started, StoreError};
 
 /// At most as many are started in one transaction.
 const BATCH: usize = 500;
 
 pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
     let mut watch = StoreWatch::new(&engine);
+    let mut floor = Floor::new(Instant::now());
     while let Some(mut slots) = free_slots(&engine).await {
         let free = slots.num_permits();
         let session = engine.session.current();
@@ -25,8 +28,8 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             continue;
         }
         let limit = u32::try_from(free).unwrap_or(u32::MAX);
-        let started = engine.store.claim(session.id, limit).await;
-        let started = match started {
+        let (from, began) = (floor.of_scan(Instant::now()), Instant::now());
+        let started = match engine.store.claim_from(session.id, limit, from).await {
             // The session's own task registers a new one.
             Err(StoreError::SessionLost) => {
                 engine.session.doubt();
@@ -35,16 +38,20 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             }
             other => watch.note("start", other),
         };
-        let Some(attempts) = started else {
+        let Some(Started { attempts, lowest_rank }) = started else {
             session.set_in_doubt(true);
             drop(slots);
             pause(&engine, STORE_RETRY).await;
             continue;
         };
+        // One of a low priority says nothing of those that are due now.
+        let now = attempts.first().map_or(i64::MAX, |attempt| attempt.started_at.as_microsecond());
+        floor.note(from, began, began.elapsed(), lowest_rank.map(|rank| rank.min(now)));
         let filled = attempts.len() == free;
+        session.open_all(attempts.iter().map(|attempt| attempt.lease));
         for attempt in attempts {
+            // The store starts no more than it was asked for.
             let Some(slot) = slots.split(1) else { break };
-            session.open(attempt.lease);
             // The drain began while the store was asked: nothing new is started.
             if engine.drain.is_cancelled() {
                 let completion = attempt.finish(Outcome::Released);

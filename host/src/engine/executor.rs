@@ -1,7 +1,10 @@
 //! One attempt, from its START to the completion that is handed over for recording.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Engine;
@@ -45,16 +48,19 @@ async fn run(
     let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
     let db = Session::new(plugin.grants.clone(), owner, attempt.job.timeout);
     let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), attempt));
-    // A task of its own, so that a panic in the host becomes an outcome like any other.
-    let calling = tokio::spawn(call(
-        engine.clone(),
-        session.clone(),
-        plugin,
-        attempt.clone(),
-        db.clone(),
-        port.clone(),
-    ));
-    let outcome = calling.await.unwrap_or_else(|panic| {
+    let call = Call {
+        attempt,
+        config: plugin.config.clone(),
+        session: db.clone(),
+        port: port.clone(),
+        memory: plugin.limits.memory,
+        stop: &session.stop,
+    };
+    let calling = AssertUnwindSafe(engine.runtime.call(&plugin.component, call));
+    // What the call has changed is its own, but for the session and the port, whose locks bear
+    // a panic of their holder.
+    let outcome = calling.catch_unwind().await.unwrap_or_else(|panic| {
+        let panic = panic_text(panic.as_ref());
         host_failure(format!("the host failed while it ran the handler, which is a bug: {panic}"))
     });
     // After a call that ended as it should there is nothing left for these two.
@@ -63,23 +69,10 @@ async fn run(
     outcome
 }
 
-async fn call(
-    engine: Arc<Engine>,
-    session: Arc<LiveSession>,
-    plugin: Arc<Plugin>,
-    attempt: Attempt,
-    db: Arc<Session>,
-    port: Arc<EnginePort>,
-) -> Outcome {
-    let call = Call {
-        attempt: &attempt,
-        config: plugin.config.clone(),
-        session: db,
-        port,
-        memory: plugin.limits.memory,
-        stop: &session.stop,
-    };
-    engine.runtime.call(&plugin.component, call).await
+/// What a panic says, as far as it is text.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked")
 }
 
 /// What the configuration's own check has looked at may have changed since: another version

@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::floor::Floor;
 use super::{Engine, STORE_RETRY, StoreWatch};
 
 /// Jobs and waiting executions that one transaction takes on.
@@ -19,8 +20,13 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 pub(super) async fn run(engine: Arc<Engine>) {
     let mut watch = StoreWatch::new(&engine);
     let mut told = HashSet::new();
+    let mut floor = Floor::new(Instant::now());
     while !engine.drain.is_cancelled() {
-        let planned = watch.note("plan", engine.store.plan(BATCH).await);
+        let (from, began) = (floor.of_scan(Instant::now()), Instant::now());
+        let planned = watch.note("plan", engine.store.plan_from(BATCH, from).await);
+        if let Some(planned) = &planned {
+            floor.note(from, began, began.elapsed(), planned.lowest_due);
+        }
         let pause = match &planned {
             Some(planned) => {
                 for fired in &planned.fired {

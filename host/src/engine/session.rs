@@ -106,14 +106,17 @@ impl LiveSession {
         })
     }
 
-    /// Notes that this START has no completion yet.
-    pub(super) fn open(&self, lease: i64) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(lease);
+    /// Notes that these STARTs have no completion yet.
+    pub(super) fn open_all(&self, leases: impl Iterator<Item = i64>) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).extend(leases);
     }
 
-    /// Notes that the completion of this START is durable.
-    pub(super) fn close(&self, lease: i64) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+    /// Notes that the completions of these STARTs are durable.
+    pub(super) fn close_all(&self, leases: impl Iterator<Item = i64>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for lease in leases {
+            open.remove(&lease);
+        }
     }
 
     /// The starts that have no completion yet.

@@ -178,22 +178,26 @@ async fn insert_completions(
             .into_iter()
             .collect(),
         EngineTx::Sqlite(conn) => {
-            let mut recorded = HashSet::with_capacity(rows.len());
-            for (completion, row) in completions.iter().zip(rows) {
-                let lease: Option<i64> = sqlx::query_scalar(sqlite::INSERT_COMPLETION)
-                    .bind(now)
-                    .bind(session.0)
-                    .bind(completion.execution)
-                    .bind(completion.lease)
-                    .bind(row.outcome)
-                    .bind(row.is_final)
-                    .bind(row.result.as_deref())
-                    .bind(row.error.as_deref())
-                    .fetch_optional(&mut **conn)
-                    .await?;
-                recorded.extend(lease);
-            }
-            recorded
+            let ended: Vec<_> = completions
+                .iter()
+                .zip(rows)
+                .map(|(completion, row)| {
+                    let execution = completion.execution.simple().to_string();
+                    (execution, completion.lease, row.outcome, row.is_final, &row.result, &row.error)
+                })
+                .collect();
+            // A row that comes back costs more than it takes SQLite to insert it.
+            let before: i64 = sqlx::query_scalar(sqlite::LAST_COMPLETION).fetch_one(&mut **conn).await?;
+            sqlx::query(sqlite::INSERT_COMPLETION)
+                .bind(now)
+                .bind(session.0)
+                .bind(json_text(&ended)?)
+                .execute(&mut **conn)
+                .await?;
+            let leases: String =
+                sqlx::query_scalar(sqlite::COMPLETIONS_AFTER).bind(before).fetch_one(&mut **conn).await?;
+            serde_json::from_str(&leases)
+                .map_err(|error| StoreError::Corrupt(format!("the leases of completions: {error}")))?
         }
     })
 }

@@ -26,6 +26,9 @@ pub struct Planned {
     /// How long until there is more to do, by the store's clock; zero where the limit was
     /// reached. None: nothing is due at any time.
     pub next_due: Option<Duration>,
+    /// No execution was found waiting that had been due before, by the store's clock, in
+    /// microseconds since 1970.
+    pub lowest_due: Option<i64>,
 }
 
 /// A fire of a schedule that became an execution.
@@ -50,30 +53,52 @@ impl Store {
     /// # Errors
     /// Where the store fails.
     pub async fn plan(&self, limit: u32) -> Result<Planned, StoreError> {
+        self.plan_from(limit, None).await
+    }
+
+    /// As [`Store::plan`], of waiting executions that were due at this time or later, in
+    /// microseconds since 1970. Whoever passes [`Planned::lowest_due`] of the round before
+    /// spares the database a walk over what was promoted then, and has to look at everything
+    /// from time to time: an execution may be inserted below it.
+    ///
+    /// # Errors
+    /// As [`Store::plan`].
+    pub async fn plan_from(&self, limit: u32, floor: Option<i64>) -> Result<Planned, StoreError> {
+        // What was due when it was enqueued never waits.
+        let floor = floor.and_then(|floor| Timestamp::from_microsecond(floor).ok());
+        let floor = Time(floor.unwrap_or(Timestamp::UNIX_EPOCH));
         // Most rounds find nothing to do, and need no transaction for that.
-        let due = self.next_due().await?;
-        if due != Some(Duration::ZERO) {
-            return Ok(Planned { next_due: due, ..Planned::default() });
+        let due = self.next_due(floor).await?;
+        let lowest_due = Some(due.waiting_due.map_or(due.now.0, |first| first.0.min(due.now.0)));
+        let lowest_due = lowest_due.map(Timestamp::as_microsecond);
+        if due.wait() != Some(Duration::ZERO) {
+            return Ok(Planned { next_due: due.wait(), lowest_due, ..Planned::default() });
         }
         let mut phase = self.begin(PhaseName::Plan).await?;
         let mut unreadable = Vec::new();
         let fired = fire_due_jobs(phase.tx(), self, limit, &mut unreadable).await?;
-        let promoted = promote(phase.tx(), limit).await?;
+        let promoted = promote(phase.tx(), limit, floor).await?;
         phase.commit().await?;
-        let mut next_due = self.next_due().await?;
+        let mut next_due = self.next_due(floor).await?.wait();
         if fired.is_empty() && promoted == 0 {
             // What is due is in another planner's hands, or of no use to this binary.
             next_due = next_due.map(|wait| wait.max(OTHERS_TURN));
         }
-        Ok(Planned { fired, promoted, unreadable, next_due })
+        Ok(Planned { fired, promoted, unreadable, next_due, lowest_due })
     }
 
-    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let row: NextDueRow = on_read!(self, sql, conn => {
-            sqlx::query_as(sql::NEXT_DUE).bind(self.now()).fetch_one(conn).await?
-        });
-        let first = [row.job_due, row.waiting_due].into_iter().flatten().min();
-        Ok(first.map(|first| Duration::try_from(first.0.duration_since(row.now.0)).unwrap_or_default()))
+    async fn next_due(&self, floor: Time) -> Result<NextDueRow, StoreError> {
+        Ok(on_read!(self, sql, conn => {
+            sqlx::query_as(sql::NEXT_DUE).bind(self.now()).bind(floor).fetch_one(conn).await?
+        }))
+    }
+}
+
+impl NextDueRow {
+    /// How long until something is due; zero where it is already.
+    fn wait(&self) -> Option<Duration> {
+        let first = [self.job_due, self.waiting_due].into_iter().flatten().min();
+        first.map(|first| Duration::try_from(first.0.duration_since(self.now.0)).unwrap_or_default())
     }
 }
 
@@ -230,12 +255,13 @@ async fn insert_ready(tx: &mut PhaseTx, fires: &[Fire]) -> Result<(), StoreError
 }
 
 /// Moves executions whose wait is over to `ready`.
-async fn promote(tx: &mut PhaseTx, limit: u32) -> Result<usize, StoreError> {
+async fn promote(tx: &mut PhaseTx, limit: u32, floor: Time) -> Result<usize, StoreError> {
     let now = tx.now;
     let promoted = match &mut tx.engine {
         EngineTx::Postgres(conn) => sqlx::query(postgres::PROMOTE)
             .bind(now)
             .bind(i64::from(limit))
+            .bind(floor)
             .execute(&mut **conn)
             .await?
             .rows_affected(),

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::StoreError;
 use super::phase::{EngineTx, PhaseTx};
@@ -102,7 +103,7 @@ impl JobRow {
 pub(super) async fn load_jobs(
     tx: &mut PhaseTx,
     ids: impl IntoIterator<Item = i32>,
-) -> Result<HashMap<i32, (Name, Result<Job, StoreError>)>, StoreError> {
+) -> Result<HashMap<i32, (Name, Result<Arc<Job>, StoreError>)>, StoreError> {
     let mut ids: Vec<i32> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.dedup();
@@ -126,7 +127,7 @@ pub(super) async fn load_jobs(
             rows
         }
     };
-    rows.into_iter().map(|row| Ok((row.id, (stored_name(&row.name)?, row.job())))).collect()
+    rows.into_iter().map(|row| Ok((row.id, (stored_name(&row.name)?, row.job().map(Arc::new))))).collect()
 }
 
 /// What becomes of an attempt whose job this binary cannot read: another host may.

@@ -1,5 +1,7 @@
 //! START: executions are claimed, and their attempts recorded.
 
+mod single_writer;
+
 use uuid::Uuid;
 
 use super::connection::Store;
@@ -7,8 +9,17 @@ use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::row::{from_count, load_jobs, next_without_definition, row, stored_json, stored_trigger};
 use super::session::SessionId;
 use super::time::Time;
-use super::{StoreError, postgres, sqlite};
+use super::{StoreError, postgres};
 use crate::execution::{Attempt, Completion, Failure, FailureKind, Outcome};
+
+/// What one START has recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Started {
+    /// The attempts, by rank.
+    pub attempts: Vec<Attempt>,
+    /// The lowest rank of an execution that was claimed, in microseconds.
+    pub lowest_rank: Option<i64>,
+}
 
 impl PhaseTx {
     /// Claims up to `limit` executions whose plugins the host has, by rank, and records the
@@ -21,10 +32,28 @@ impl PhaseTx {
     /// # Errors
     /// [`StoreError::SessionLost`] where the host session is dead.
     pub async fn start(&mut self, session: SessionId, limit: u32) -> Result<Vec<Attempt>, StoreError> {
+        Ok(self.start_from(session, limit, None).await?.attempts)
+    }
+
+    /// As [`PhaseTx::start`].
+    ///
+    /// `floor`: executions of a lower rank are not looked at. Whoever passes the lowest rank that
+    /// it was given last spares the database a walk over what was deleted, and has to look at
+    /// everything from time to time: an execution may be inserted below it.
+    ///
+    /// # Errors
+    /// As [`PhaseTx::start`].
+    pub async fn start_from(
+        &mut self,
+        session: SessionId,
+        limit: u32,
+        floor: Option<i64>,
+    ) -> Result<Started, StoreError> {
         if !self.lock_live_session(session).await? {
             return Err(StoreError::SessionLost);
         }
-        let rows = claim(self, session, limit).await?;
+        let rows = claim(self, session, limit, floor.unwrap_or(i64::MIN)).await?;
+        let lowest_rank = rows.iter().map(|row| row.lowest_rank).min();
         let jobs = load_jobs(self, rows.iter().map(|row| row.job_id)).await?;
         let mut attempts = Vec::with_capacity(rows.len());
         let mut unreadable = Vec::new();
@@ -62,7 +91,7 @@ impl PhaseTx {
             }
         }
         super::completion::write_completions(self, session, &unreadable).await?;
-        Ok(attempts)
+        Ok(Started { attempts, lowest_rank })
     }
 }
 
@@ -73,10 +102,23 @@ impl Store {
     /// As [`PhaseTx::start`]. Where it is not known whether the commit took place, attempts may
     /// be open that this host does not know of: [`Store::release_unknown`] gives them back.
     pub async fn claim(&self, session: SessionId, limit: u32) -> Result<Vec<Attempt>, StoreError> {
+        Ok(self.claim_from(session, limit, None).await?.attempts)
+    }
+
+    /// As [`Store::claim`], of executions with at least this rank; see [`PhaseTx::start_from`].
+    ///
+    /// # Errors
+    /// As [`Store::claim`].
+    pub async fn claim_from(
+        &self,
+        session: SessionId,
+        limit: u32,
+        floor: Option<i64>,
+    ) -> Result<Started, StoreError> {
         let mut phase = self.begin(PhaseName::Start).await?;
-        let attempts = phase.tx().start(session, limit).await?;
+        let started = phase.tx().start_from(session, limit, floor).await?;
         phase.commit().await?;
-        Ok(attempts)
+        Ok(started)
     }
 }
 
@@ -86,6 +128,7 @@ row! {
         execution_id: Uuid,
         attempt: i32,
         started_at: Time,
+        lowest_rank: i64,
         job_id: i32,
         args: String,
         triggered_by: String,
@@ -96,67 +139,21 @@ row! {
     }
 }
 
-row! {
-    /// What SQLite may claim: START is one statement on PostgreSQL only.
-    struct ReadyRow {
-        rank: i64,
-        execution_id: Uuid,
-        attempt: i32,
-        component_id: i32,
-        job_id: i32,
-        args: String,
-        triggered_by: String,
-        scheduled_at: Time,
-        max_attempts: i32,
-        has_unique_key: bool,
-        checkpoint: Option<String>,
-    }
-}
-
-async fn claim(tx: &mut PhaseTx, session: SessionId, limit: u32) -> Result<Vec<StartRow>, StoreError> {
+async fn claim(
+    tx: &mut PhaseTx,
+    session: SessionId,
+    limit: u32,
+    floor: i64,
+) -> Result<Vec<StartRow>, StoreError> {
     let now = tx.now;
-    let conn = match &mut tx.engine {
-        EngineTx::Postgres(conn) => {
-            return Ok(sqlx::query_as(postgres::CLAIM)
-                .bind(now)
-                .bind(session.0)
-                .bind(i64::from(limit))
-                .fetch_all(&mut **conn)
-                .await?);
-        }
-        EngineTx::Sqlite(conn) => conn,
-    };
-    let claimed: Vec<ReadyRow> =
-        sqlx::query_as(sqlite::CLAIM).bind(session.0).bind(i64::from(limit)).fetch_all(&mut **conn).await?;
-    let started_at = now.unwrap_or(Time(crate::clock::now()));
-    let mut rows = Vec::with_capacity(claimed.len());
-    for ready in claimed {
-        sqlx::query(sqlite::TAKE_READY)
-            .bind(ready.rank)
-            .bind(ready.execution_id)
-            .execute(&mut **conn)
-            .await?;
-        let lease = sqlx::query_scalar(sqlite::INSERT_START)
-            .bind(started_at)
-            .bind(ready.execution_id)
-            .bind(ready.attempt + 1)
+    match &mut tx.engine {
+        EngineTx::Postgres(conn) => Ok(sqlx::query_as(postgres::CLAIM)
+            .bind(now)
             .bind(session.0)
-            .bind(ready.component_id)
-            .fetch_one(&mut **conn)
-            .await?;
-        rows.push(StartRow {
-            lease,
-            execution_id: ready.execution_id,
-            attempt: ready.attempt + 1,
-            started_at,
-            job_id: ready.job_id,
-            args: ready.args,
-            triggered_by: ready.triggered_by,
-            scheduled_at: ready.scheduled_at,
-            max_attempts: ready.max_attempts,
-            has_unique_key: ready.has_unique_key,
-            checkpoint: ready.checkpoint,
-        });
+            .bind(i64::from(limit))
+            .bind(floor)
+            .fetch_all(&mut **conn)
+            .await?),
+        EngineTx::Sqlite(conn) => single_writer::claim(conn, now, session, limit, floor).await,
     }
-    Ok(rows)
 }

@@ -43,7 +43,7 @@ impl StoreClock {
 pub(super) struct Time(pub(super) Timestamp);
 
 impl Time {
-    fn from_micros(micros: i64) -> Self {
+    pub(super) fn from_micros(micros: i64) -> Self {
         Self(Timestamp::from_microsecond(micros).unwrap_or_default())
     }
 

@@ -137,7 +137,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
         execution: uuid::Uuid::now_v7(),
         attempt: 1,
         max_attempts: 1,
-        job: Job {
+        job: Arc::new(Job {
             name: name("bench")?,
             plugin: name("bench")?,
             handler: handler.to_owned(),
@@ -147,7 +147,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
             retry: RetryPolicy::default(),
             timeout,
             on_crash: OnCrash::Fail,
-        },
+        }),
         args,
         triggered_by: Trigger::Manual,
         scheduled_at: innkeeper::clock::now(),

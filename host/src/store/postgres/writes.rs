@@ -102,7 +102,7 @@ statements! { WRITES:
         select coalesce($1, now()) as now,
                (select min(next_fire_at) from innkeeper.job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
-               (select min(due_at) from innkeeper.waiting where due_at is not null) as waiting_due";
+               (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due";
     /// Not `for update`, which would also hold up whoever only refers to the job.
     LOCK_DUE_JOBS = "
         select id, name, spec::text as spec, next_fire_at, coalesce($1, now()) as now
@@ -132,7 +132,7 @@ statements! { WRITES:
             delete from innkeeper.waiting
             where ctid = any (array(
                 select w.ctid from innkeeper.waiting w
-                where w.due_at <= coalesce($1, now())
+                where w.due_at >= $3 and w.due_at <= coalesce($1, now())
                 order by w.due_at limit $2
                 for update skip locked))
             returning execution_id, job_id, attempt, due_at
@@ -166,6 +166,10 @@ statements! { WRITES:
 
     // START
 
+    /// Ranks below `$4` are not looked at. Where somebody holds an old snapshot, the entries of
+    /// rows that were deleted stay in the index, and each scan from its start walks over them:
+    /// 54 ms after 900,000.
+    ///
     /// The two arrays are worked out before anything else: what is read of `ready` is the first
     /// rows by its key, and what is deleted is found by its place, whatever the query planner
     /// believes of a table that grows and shrinks faster than its statistics.
@@ -174,7 +178,7 @@ statements! { WRITES:
             delete from innkeeper.ready
             where ctid = any (array(
                 select r.ctid from innkeeper.ready r
-                where r.queue_id = 0
+                where r.queue_id = 0 and r.rank >= $4
                   and r.job_id = any (array(
                       select j.id from innkeeper.job j
                       join innkeeper.host_plugin p on p.plugin = j.plugin
@@ -192,7 +196,8 @@ statements! { WRITES:
             order by t.rank, t.execution_id
             returning lease, execution_id, attempt, started_at
         )
-        select s.lease, s.execution_id, s.attempt, s.started_at, e.job_id, e.args::text as args,
+        select s.lease, s.execution_id, s.attempt, s.started_at,
+               (select min(rank) from taken) as lowest_rank, e.job_id, e.args::text as args,
                e.triggered_by, e.scheduled_at, e.max_attempts, e.unique_key is not null as has_unique_key,
                k.state::text as checkpoint
         from started s

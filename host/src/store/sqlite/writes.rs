@@ -98,7 +98,7 @@ statements! { WRITES:
         select $1 as now,
                (select min(next_fire_at) from job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
-               (select min(due_at) from waiting where due_at is not null) as waiting_due";
+               (select min(due_at) from waiting where due_at >= $2) as waiting_due";
     LOCK_DUE_JOBS = "
         select id, name, spec, next_fire_at, $1 as now
         from job
@@ -149,35 +149,48 @@ statements! { WRITES:
 
     /// What START may take. `cross join` keeps SQLite from reading any table before `ready`.
     CLAIM = "
+        select json_group_array(json_array(
+                   rank, hex(execution_id), attempt, component_id, job_id, args, triggered_by,
+                   scheduled_at, max_attempts, keyed, checkpoint) order by rank, execution_id)
+        from (
         select r.rank, r.execution_id, r.attempt, r.job_id, e.args, e.triggered_by, e.scheduled_at,
-               e.max_attempts, e.unique_key is not null as has_unique_key, k.state as checkpoint,
+               e.max_attempts, e.unique_key is not null as keyed, k.state as checkpoint,
                (select p.component_id from job j join host_plugin p on p.plugin = j.plugin
                 where j.id = r.job_id and p.session_id = $1) as component_id
         from ready r
         cross join execution e on e.id = r.execution_id
         left join checkpoint k on k.execution_id = r.execution_id
-        where r.queue_id = 0
+        where r.queue_id = 0 and r.rank >= $3
           and r.job_id in (select j.id from job j join host_plugin p on p.plugin = j.plugin
                            where p.session_id = $1)
         order by r.queue_id, r.rank, r.execution_id
-        limit $2";
+        limit $2)";
+    /// A row is `[execution in hexadecimal, attempt, component]`.
     TAKE_READY = "
-        delete from ready where queue_id = 0 and rank = $1 and execution_id = $2";
-    INSERT_START = "
+        delete from ready
+        where execution_id in (select unhex(value ->> 0) from json_each($1))";
+    INSERT_STARTS = "
         insert into start (execution_id, attempt, session_id, component_id, started_at)
-        values ($2, $3, $4, $5, $1)
-        returning lease";
+        select unhex(value ->> 0), value ->> 1, $3, value ->> 2, $1
+        from json_each($2) order by key";
+    LAST_LEASE = "select coalesce(max(lease), 0) from start";
+    LEASES_AFTER = "
+        select json_group_array(json_array(hex(execution_id), lease)) from start where lease > $1";
 
     // COMPLETION
 
+    LAST_COMPLETION = "select coalesce(max(rowid), 0) from completion";
+    /// A row is `[execution in hexadecimal, lease, outcome, final, result, error]`.
     INSERT_COMPLETION = "
         insert into completion
             (execution_id, lease, attempt, outcome, final, finished_at, result, error)
-        select s.execution_id, s.lease, s.attempt, $5, $6, $1, $7, $8
-        from start s
-        where s.session_id = $2 and s.execution_id = $3 and s.lease = $4
-        on conflict do nothing
-        returning lease";
+        select s.execution_id, s.lease, s.attempt, c.value ->> 2, c.value ->> 3, $1,
+               c.value ->> 4, c.value ->> 5
+        from json_each($3) c
+        cross join start s on s.lease = c.value ->> 1
+        where s.session_id = $2 and s.execution_id = unhex(c.value ->> 0)
+        on conflict do nothing";
+    COMPLETIONS_AFTER = "select json_group_array(lease) from completion where rowid > $1";
     INSERT_RETRY = "
         insert into waiting (execution_id, job_id, attempt, due_at, blocker)
         select e.id, e.job_id, $3, $1 + $4, 'retry'

@@ -13,7 +13,7 @@ use innkeeper_sdk::{Context, Failure, handler, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-innkeeper_sdk::plugin!(cursor, execute_many, overrun::overrun, query_all, query_one);
+innkeeper_sdk::plugin!(cursor, execute_many, noop, overrun::overrun, query_all, query_one);
 
 /// What a handler has measured.
 #[derive(Serialize)]
@@ -41,6 +41,18 @@ fn linear_memory() -> u64 {
     #[cfg(not(target_arch = "wasm32"))]
     let pages = 0;
     pages * 65_536
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Customer {
+    #[expect(dead_code, reason = "what is measured is that it is passed")]
+    customer: u32,
+}
+
+/// Does nothing.
+#[handler]
+pub(crate) fn noop(_ctx: &Context, _args: Customer) -> Result<(), Failure> {
+    Ok(())
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -1,0 +1,117 @@
+//! START on SQLite: whoever is in the transaction is the only one, so that what is read is what
+//! is taken.
+//!
+//! Each statement costs a hop to the connection's thread and each row one back, which is more
+//! than what SQLite does meanwhile. So lists go in and come out as one JSON text.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::StartRow;
+use crate::store::row::json_text;
+use crate::store::session::SessionId;
+use crate::store::time::Time;
+use crate::store::{StoreError, sqlite};
+
+/// What may be claimed, as the statement lists it.
+#[derive(Deserialize)]
+struct Ready(
+    /// Rank, in microseconds.
+    i64,
+    /// Execution, in hexadecimal.
+    String,
+    /// Attempts that were made.
+    i32,
+    /// Component.
+    i32,
+    /// Job.
+    i32,
+    /// Arguments.
+    String,
+    /// Trigger.
+    String,
+    /// Scheduled, in microseconds.
+    i64,
+    /// Attempts at most.
+    i32,
+    /// Whether it has a unique key.
+    u8,
+    /// Checkpoint.
+    Option<String>,
+);
+
+pub(super) async fn claim(
+    conn: &mut SqliteConnection,
+    now: Option<Time>,
+    session: SessionId,
+    limit: u32,
+    floor: i64,
+) -> Result<Vec<StartRow>, StoreError> {
+    let ready: String = sqlx::query_scalar(sqlite::CLAIM)
+        .bind(session.0)
+        .bind(i64::from(limit))
+        .bind(floor)
+        .fetch_one(&mut *conn)
+        .await?;
+    let ready: Vec<Ready> = listed(&ready)?;
+    if ready.is_empty() {
+        return Ok(Vec::new());
+    }
+    let started_at = now.unwrap_or(Time(crate::clock::now()));
+    let starts: Vec<(&String, i32, i32)> = ready
+        .iter()
+        .map(|Ready(_, execution, attempts, component, ..)| (execution, attempts + 1, *component))
+        .collect();
+    let starts = json_text(&starts)?;
+    sqlx::query(sqlite::TAKE_READY).bind(&starts).execute(&mut *conn).await?;
+    let before: i64 = sqlx::query_scalar(sqlite::LAST_LEASE).fetch_one(&mut *conn).await?;
+    sqlx::query(sqlite::INSERT_STARTS)
+        .bind(started_at)
+        .bind(&starts)
+        .bind(session.0)
+        .execute(&mut *conn)
+        .await?;
+    let leases: String = sqlx::query_scalar(sqlite::LEASES_AFTER).bind(before).fetch_one(&mut *conn).await?;
+    let leases: HashMap<String, i64> = listed::<(String, i64)>(&leases)?.into_iter().collect();
+    ready.into_iter().map(|ready| start_row(ready, started_at, &leases)).collect()
+}
+
+fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> Result<StartRow, StoreError> {
+    let Ready(
+        rank,
+        execution,
+        attempts,
+        _,
+        job_id,
+        args,
+        triggered_by,
+        scheduled,
+        max_attempts,
+        keyed,
+        checkpoint,
+    ) = ready;
+    let lease = leases.get(&execution).copied();
+    let no_start = || StoreError::Corrupt(format!("no start of execution {execution}"));
+    Ok(StartRow {
+        lease: lease.ok_or_else(no_start)?,
+        execution_id: Uuid::try_parse(&execution).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        attempt: attempts + 1,
+        started_at,
+        lowest_rank: rank,
+        job_id,
+        args,
+        triggered_by,
+        scheduled_at: Time::from_micros(scheduled),
+        max_attempts,
+        has_unique_key: keyed != 0,
+        checkpoint,
+    })
+}
+
+/// A list that a statement has put together.
+fn listed<'a, T: Deserialize<'a>>(json: &'a str) -> Result<Vec<T>, StoreError> {
+    serde_json::from_str(json).map_err(|error| StoreError::Corrupt(format!("what was claimed: {error}")))
+}
