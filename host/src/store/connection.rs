@@ -69,7 +69,7 @@ impl Default for StoreOptions {
 /// How long the first connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite readers of one process.
 const READ_CONNECTIONS: u32 = 2;
 
