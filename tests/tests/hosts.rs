@@ -56,8 +56,10 @@ on_both_engines! {
         assert!(time("started_at").unwrap() <= time("heartbeat_at").unwrap());
         assert!(time("heartbeat_at").unwrap() < time("expires_at").unwrap());
 
+        assert!(shown["heartbeat_age_seconds"].as_f64().is_some_and(|age| age < 3.0), "{shown}");
+
         let text = told(&scene.innkeeper(&["host", "list"]));
-        for part in ["inn-1", "active", "7/40", &ids[0], "hold", "and 2 more"] {
+        for part in ["inn-1", "active", "7/40", "s ago", &ids[0], "hold", "and 2 more"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(!text.contains(&ids[6]), "a few are enough for a person:\n{text}");
@@ -159,7 +161,11 @@ async fn every_live_session_of_the_name_is_drained_and_no_other_host() {
 
     let unknown = scene.innkeeper(&["host", "drain", "inn-22"]);
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(told(&unknown).contains("there is no host `inn-22`; did you mean `inn-2`?"), "{}", told(&unknown));
+    assert!(
+        told(&unknown).contains("there is no host `inn-22`; did you mean `inn-2`?"),
+        "{}",
+        told(&unknown)
+    );
     let unknown = scene.innkeeper(&["host", "drain", "tavern"]);
     assert!(told(&unknown).contains("there are `inn-2`"), "{}", told(&unknown));
     other.stop().await;

@@ -1,5 +1,7 @@
 //! `innkeeper host …`
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::json;
@@ -70,7 +72,7 @@ fn describe(hosts: &[HostRecord]) -> String {
                 host.state.as_str().to_owned(),
                 format!("{}/{}", host.running, host.slots.map_or_else(|| "?".to_owned(), |n| n.to_string())),
                 host.started_at.to_string(),
-                at(host.heartbeat_at),
+                heartbeat(host),
                 host.expires_at.to_string(),
                 at(host.ended_at),
             ]
@@ -84,6 +86,15 @@ fn describe(hosts: &[HostRecord]) -> String {
         ));
     }
     text
+}
+
+/// How long ago it was, or when, of a session that has ended.
+fn heartbeat(host: &HostRecord) -> String {
+    match (host.heartbeat_age, host.heartbeat_at) {
+        (Some(age), _) => format!("{} ago", humantime::format_duration(Duration::from_secs(age.as_secs()))),
+        (None, Some(at)) => at.to_string(),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 /// A few of what a host runs, and how many more there are.
@@ -179,5 +190,8 @@ async fn unknown(store: &Store, name: &str) -> Result<CliError, CliError> {
         names => format!("; there are `{}`", names.join("`, `")),
     };
     let hint = suggest::hint(name, names.iter().map(String::as_str));
-    Ok(CliError::usage(format!("there is no host `{name}`{}", if hint.is_empty() { there_are } else { hint })))
+    Ok(CliError::usage(format!(
+        "there is no host `{name}`{}",
+        if hint.is_empty() { there_are } else { hint }
+    )))
 }

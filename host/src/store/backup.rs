@@ -92,10 +92,9 @@ pub async fn backup(url: &DatabaseUrl, file: &Path, replace: bool) -> Result<Bac
     let context = format!("the store {url} cannot be copied to {}", file.display());
     let newest = copy(store, draft.path()).await.map_err(|error| error.context(&context))?;
     let newest = newest.ok_or_else(|| nothing_to_copy(url, "has no schema yet"))?;
-    let migration = check(draft.path(), newest).await.map_err(|problems| BackupError::Damaged {
-        place: url.to_string(),
-        problems,
-    })?;
+    let migration = check(draft.path(), newest)
+        .await
+        .map_err(|problems| BackupError::Damaged { place: url.to_string(), problems })?;
     draft.as_file().sync_all().map_err(failed)?;
     let size = draft.as_file().metadata().map_err(failed)?.len();
     publish(draft, &file, replace)?;
@@ -108,7 +107,8 @@ pub async fn backup(url: &DatabaseUrl, file: &Path, replace: bool) -> Result<Bac
 /// no schema, and nothing was copied.
 async fn copy(store: &Path, draft: &Path) -> Result<Option<i32>, StoreError> {
     let name = draft.to_str();
-    let name = name.ok_or_else(|| StoreError::Invalid(format!("the path {} is not UTF-8", draft.display())))?;
+    let name =
+        name.ok_or_else(|| StoreError::Invalid(format!("the path {} is not UTF-8", draft.display())))?;
     let options = SqliteConnectOptions::new().filename(store).busy_timeout(BUSY_TIMEOUT);
     let mut source = options.connect().await?;
     let newest = newest_migration(&mut source).await?;

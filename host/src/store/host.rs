@@ -1,6 +1,7 @@
 //! Looking at the hosts, and asking them to drain.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -30,6 +31,8 @@ pub struct HostRecord {
     pub started_at: Timestamp,
     /// The last heartbeat; none of a version that did not say.
     pub heartbeat_at: Option<Timestamp>,
+    /// How long ago that is, by the store's clock; none of a session that has ended.
+    pub heartbeat_age: Option<Duration>,
     /// When it expires, unless another heartbeat comes before.
     pub expires_at: Timestamp,
     /// When its end was recorded, by itself or by whoever found it expired.
@@ -170,6 +173,8 @@ row! {
         slots: Option<i32>,
         drain_requested_at: Option<Time>,
         draining_at: Option<Time>,
+        /// Now; null where it is dead.
+        looked_at: Option<Time>,
         /// Before it was dead, or now.
         has_expired: bool,
     }
@@ -188,10 +193,17 @@ row! {
 }
 
 impl HostSessionRow {
+    fn heartbeat_age(&self) -> Option<Duration> {
+        let age = self.looked_at?.0.duration_since(self.heartbeat_at?.0);
+        // On PostgreSQL it may have come while its age was being asked for.
+        Some(Duration::try_from(age).unwrap_or_default())
+    }
+
     fn record(self, running: Vec<RunningRow>, most: usize) -> Result<HostRecord, StoreError> {
         Ok(HostRecord {
             session: SessionId(self.id),
             state: HostState::of(&self),
+            heartbeat_age: self.heartbeat_age(),
             host: self.host,
             boot_id: self.boot_id,
             version: self.version,

@@ -45,6 +45,12 @@ rule!(a_host_is_shown_with_its_heartbeat_its_slots_and_its_version, async |world
     assert_eq!(renewed.started_at, registered.started_at);
     assert_eq!(renewed.heartbeat_at, Some(registered.started_at + Duration::from_secs(5)));
     assert_eq!(renewed.expires_at, registered.expires_at + Duration::from_secs(5));
+    let age = |host: &HostRecord| host.heartbeat_age.map(|age| age.as_secs());
+    assert_eq!((age(&registered), age(&renewed)), (Some(0), Some(0)));
+    world.clock.advance(Duration::from_secs(7));
+    assert_eq!(age(&only(world).await), Some(7));
+    world.store.end_session(session).await.unwrap();
+    assert_eq!(age(&only(world).await), None, "it has ended");
 });
 
 rule!(what_each_host_runs_is_counted_whole_and_listed_up_to_a_bound, async |world: &World| {
@@ -58,7 +64,10 @@ rule!(what_each_host_runs_is_counted_whole_and_listed_up_to_a_bound, async |worl
     assert_eq!((of_one.len(), of_two.len()), (3, 1));
     world.record(one, success(&of_one[0])).await;
     let seen = hosts(world, 1).await;
-    assert_eq!(seen.iter().map(|host| (host.session, host.running)).collect::<Vec<_>>(), [(one, 2), (two, 1)]);
+    assert_eq!(
+        seen.iter().map(|host| (host.session, host.running)).collect::<Vec<_>>(),
+        [(one, 2), (two, 1)]
+    );
     let [first] = &seen[0].executions[..] else { panic!("one of two is listed: {seen:?}") };
     assert_eq!((first.execution, first.job.as_str()), (of_one[1].execution, "j"));
     assert_eq!((first.attempt, first.started_at), (1, of_one[1].started_at));
@@ -154,7 +163,9 @@ rule!(a_request_to_drain_stands_in_the_way_of_no_phase, async |world: &World| {
     world.store.request_drain("inn-1").await.unwrap();
     // SQLite has one writer: there a request and a phase follow one another in any case.
     let request = match world.database.engine() {
-        Engine::Postgres => Some(world.hold("begin; update {}host_session set drain_requested_at = now()").await),
+        Engine::Postgres => {
+            Some(world.hold("begin; update {}host_session set drain_requested_at = now()").await)
+        }
         Engine::Sqlite => None,
     };
     world.record(session, success(&attempt)).await;
@@ -198,7 +209,8 @@ rule!(the_statements_of_the_version_before_work_on_this_schema, async |world: &W
 async fn a_heartbeat_changes_no_column_that_an_index_knows() {
     let database = TestDatabase::migrated(Engine::Postgres).await;
     let mut connection = innkeeper_tests::raw::Raw::connect(database.url()).await;
-    let indexes = "select count(*) from pg_indexes where schemaname = 'innkeeper' and tablename = 'host_session'";
+    let indexes =
+        "select count(*) from pg_indexes where schemaname = 'innkeeper' and tablename = 'host_session'";
     assert!(connection.count(indexes).await > 0);
     let touched = "expires_at|lease_floor|heartbeat_at|draining_at|drain_requested_at";
     assert_eq!(connection.count(&format!("{indexes} and indexdef ~ '{touched}'")).await, 0);

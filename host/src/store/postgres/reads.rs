@@ -65,13 +65,13 @@ statements! { READS:
 
     LIVE_SESSIONS = "
         select id, host, boot_id, version, started_at, heartbeat_at, expires_at, dead_at, slots,
-               drain_requested_at, draining_at, expires_at <= coalesce($1, now()) as has_expired
+               drain_requested_at, draining_at, coalesce($1, now()) as looked_at, expires_at <= coalesce($1, now()) as has_expired
         from innkeeper.host_session
         where dead_at is null and ($2::text is null or host = $2)
         order by host, id";
     ENDED_SESSIONS = "
         select id, host, boot_id, version, started_at, heartbeat_at, expires_at, dead_at, slots,
-               drain_requested_at, draining_at, expires_at <= dead_at as has_expired
+               drain_requested_at, draining_at, null::timestamptz as looked_at, expires_at <= dead_at as has_expired
         from innkeeper.host_session
         where dead_at is not null and ($2::text is null or host = $2)
         order by id desc limit $1";
