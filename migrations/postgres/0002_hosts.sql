@@ -8,5 +8,8 @@ alter table innkeeper.host_session
     -- Somebody asked it to drain; the answer to its next heartbeat says so.
     add column drain_requested_at timestamptz,
     -- It started nothing new from then on, for whatever reason it drains.
-    add column draining_at timestamptz;
+    add column draining_at timestamptz,
+    -- The newest migration that its binary knows; null: 1. A migration that would leave a live
+    -- host behind is refused by this.
+    add column knows_migration integer;
 -- No index on these: a heartbeat stays a heap-only update.

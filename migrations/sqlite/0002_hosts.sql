@@ -8,3 +8,6 @@ alter table host_session add column heartbeat_at integer;
 alter table host_session add column drain_requested_at integer;
 -- It started nothing new from then on, for whatever reason it drains.
 alter table host_session add column draining_at integer;
+-- The newest migration that its binary knows; null: 1. A migration that would leave a live host
+-- behind is refused by this.
+alter table host_session add column knows_migration integer;

@@ -25,6 +25,8 @@ mod reading;
 mod rescue;
 #[path = "store/schema.rs"]
 mod schema;
+#[path = "store/upgrades.rs"]
+mod upgrades;
 #[path = "store/world.rs"]
 mod world;
 

@@ -91,7 +91,14 @@ async fn reach(config: &Config, databases: &Databases, logins: Vec<ConfigError>)
     let mut unreachable = Vec::new();
     let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
     match Store::connect(&config.store.url, &options).await {
-        Ok(store) => store.close().await,
+        Ok(store) => {
+            match store.check_schema().await {
+                // `serve` migrates.
+                Ok(()) | Err(StoreError::NotMigrated(_) | StoreError::Behind { .. }) => {}
+                Err(error) => unreachable.push(format!("{}: {error}", config.location_of_store())),
+            }
+            store.close().await;
+        }
         // `serve` makes the file.
         Err(StoreError::NotMigrated(_)) => {}
         Err(error) => unreachable.push(format!("{}: {error}", config.location_of_store())),

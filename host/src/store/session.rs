@@ -5,6 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection::{Pools, Store};
+use super::migrate::check_to_register;
 use super::phase::PhaseName;
 use super::rescue::{RescuedExecution, bury};
 use super::row::{micros, on_engine, on_read, row, storable, to_count};
@@ -44,10 +45,12 @@ impl Store {
     /// Registers a host.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] where a component has not been saved.
+    /// [`StoreError::Invalid`] where a component has not been saved, [`StoreError::TooOld`] where
+    /// the schema has become too new for this binary.
     pub async fn register_session(&self, session: &NewSession<'_>) -> Result<SessionId, StoreError> {
         let mut phase = self.begin(PhaseName::Definition).await?;
         let tx = phase.tx();
+        check_to_register(tx, self).await?;
         let now = tx.now;
         let id = on_engine!(tx, sql, conn => {
             let id: i64 = sqlx::query_scalar(sql::INSERT_SESSION)
@@ -57,6 +60,7 @@ impl Store {
                 .bind(storable(session.version))
                 .bind(micros(session.ttl))
                 .bind(to_count(session.slots))
+                .bind(self.newest_migration())
                 .fetch_one(&mut *conn)
                 .await?;
             for (plugin, digest) in session.plugins {

@@ -182,7 +182,7 @@ pub enum Own {
 }
 
 impl Own {
-    async fn run(&mut self, statements: &str) {
+    pub async fn run(&mut self, statements: &str) {
         match self {
             Self::Postgres(connection, prefix) => {
                 let statements = AssertSqlSafe(statements.replace("{}", prefix));
