@@ -168,3 +168,25 @@ on_both_engines! {
         host.stop().await;
     }
 }
+
+/// On PostgreSQL only: on SQLite a process that is stopped in the middle of a write keeps the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_slept_through_such_a_migration_starts_nothing_more_and_says_why() {
+    let scene = Scene::new(Engine::Postgres).await;
+    let host = scene.serve(JOBS).await;
+    host.signal(libc::SIGSTOP);
+    let declared = newest(Engine::Postgres) + 1;
+    let next = as_seen_by(&scene, next_version(Engine::Postgres, Some(declared))).await;
+    until("the host is not waited for", async || match next.migrate().await {
+        Ok(migrated) => Some(migrated),
+        Err(StoreError::HostsTooOld { .. }) => None,
+        Err(error) => panic!("{error:?}"),
+    })
+    .await;
+    host.signal(libc::SIGCONT);
+    host.wait_for_log(&format!("needs a binary that knows migration {declared}")).await;
+    let id = scene.enqueue(&next, "hold", &json!({"gate": "main"})).await;
+    host.stop().await;
+    let record = next.execution(id).await.expect("the store answers").expect("it is there");
+    assert_eq!((record.state, record.attempt), (State::Queued, 0));
+}

@@ -156,7 +156,7 @@ impl Store {
             Err(StoreError::NotMigrated(_) | StoreError::Behind { .. }) => {}
             Err(error) => return Err(error),
         }
-        for _ in 0..LOCK_TRIES {
+        for tries in 0..LOCK_TRIES {
             let mut phase = self.begin(PhaseName::Definition).await?;
             match apply(phase.tx(), self).await {
                 Ok(applied) => {
@@ -165,6 +165,11 @@ impl Store {
                 }
                 Err(NotApplied::Failed(error)) => return Err(error),
                 Err(NotApplied::InUse) => drop(phase),
+            }
+            if tries == 0 {
+                tracing::warn!(
+                    "the migration waits for a transaction that keeps a lock on the store's tables"
+                );
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         }
