@@ -1,7 +1,7 @@
 //! Neighbouring versions of innkeeper on one store: what goes on, and what is refused.
 
 use innkeeper::execution::State;
-use innkeeper::store::{NewSession, SessionId, Store, StoreError, migrations};
+use innkeeper::store::{Migration, NewSession, SessionId, Store, StoreError, migrations};
 use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::PATIENCE;
 use innkeeper_tests::raw::Raw;
@@ -150,8 +150,15 @@ rule!(a_host_of_the_version_before_goes_on_when_this_one_migrates, async |world:
     before.check_schema().await.unwrap();
 });
 
-/// Its columns, each as a text that tells what it is; and those that an INSERT may leave out.
-async fn columns(database: &TestDatabase) -> (Vec<String>, Vec<String>) {
+/// Migrates, and returns the columns that there are then, each as a text that tells what it is;
+/// and those that an INSERT may leave out.
+async fn columns_after(
+    migrations: &'static [Migration],
+    database: &TestDatabase,
+) -> (Vec<String>, Vec<String>) {
+    let store = database.store(1).await.with_migrations(migrations);
+    store.migrate().await.unwrap();
+    store.close().await;
     let (all, optional) = match database.engine() {
         Engine::Postgres => (
             "select table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable
@@ -181,10 +188,8 @@ rule!(
                 continue;
             }
             let database = TestDatabase::empty(engine).await;
-            database.store(1).await.with_migrations(&all[..at]).migrate().await.unwrap();
-            let (before, _) = columns(&database).await;
-            database.store(1).await.with_migrations(&all[..=at]).migrate().await.unwrap();
-            let (after, optional) = columns(&database).await;
+            let (before, _) = columns_after(&all[..at], &database).await;
+            let (after, optional) = columns_after(&all[..=at], &database).await;
             let name = migration.name;
             for column in &before {
                 assert!(after.contains(column), "{name} takes away or changes {column}");
