@@ -18,11 +18,14 @@ use crate::store::{Store, StoreError, StoreOptions};
 
 mod check;
 mod execution;
+mod grace;
+mod host;
 mod init;
 mod job;
 mod migrate;
 mod plugin;
 mod serve;
+mod store;
 mod table;
 
 /// Runs WebAssembly job handlers on a schedule, each database call in a transaction of its own.
@@ -71,6 +74,12 @@ enum Command {
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Look at hosts and have them drain.
+    #[command(subcommand)]
+    Host(host::HostCommand),
+    /// Keep the store.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
 }
 
 /// What a command found out.
@@ -185,6 +194,8 @@ async fn run(cli: Cli) -> Result<Report, CliError> {
         Command::Job(command) => job::run(&global, command).await,
         Command::Execution(command) => execution::run(&global, command).await,
         Command::Plugin(command) => plugin::run(&global, command).await,
+        Command::Host(command) => host::run(&global, command).await,
+        Command::Store(command) => store::run(&global, command).await,
     }
 }
 

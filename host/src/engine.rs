@@ -113,7 +113,8 @@ impl Engine {
         }))
     }
 
-    /// Runs until `drain` is cancelled, then drains: claims stop, running handlers have
+    /// Runs until `drain` is cancelled or the answer to a heartbeat asks for it, then drains: claims
+    /// stop, running handlers have
     /// `drain_timeout` to end, and what is left goes back to the queue. `stop_now` cuts the
     /// waiting short.
     pub async fn run(self: Arc<Self>, drain: CancellationToken, stop_now: CancellationToken) {
@@ -128,7 +129,10 @@ impl Engine {
         loops.spawn(self.watched("rescuer", rescuer::run(self.clone())));
         self.health.serving();
 
-        drain.cancelled().await;
+        tokio::select! {
+            () = drain.cancelled() => {}
+            () = self.drain.cancelled() => {}
+        }
         tracing::info!(running = self.executions.len(), "draining: nothing new is started");
         self.health.draining();
         self.drain.cancel();

@@ -41,12 +41,14 @@
 //! - Due times and expiry are by the database's clock (on SQLite, which has no host of its own,
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
+mod backup;
 mod completion;
 mod connection;
 mod definition;
 mod enqueue;
 mod error;
 mod handler;
+mod host;
 mod migrate;
 mod phase;
 mod plan;
@@ -61,19 +63,21 @@ mod time;
 
 use crate::database_url::DatabaseUrl;
 
+pub use backup::{Backup, BackupError, backup};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
 pub use enqueue::{Enqueued, NewExecution};
 pub use error::StoreError;
 pub use handler::{Holder, LogRecord};
+pub use host::{HostFilter, HostRecord, HostState, RunningExecution};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
 pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
 pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
-pub use session::{NewSession, SessionId};
 pub use start::Started;
+pub use session::{Heartbeat, NewSession, SessionId};
 pub use time::StoreClock;
 pub use tracing::Level;
 

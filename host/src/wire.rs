@@ -1,4 +1,4 @@
-//! How jobs, executions and plugins look in JSON. The field names are a promise: they are
+//! How jobs, executions, plugins and hosts look in JSON. The field names are a promise: they are
 //! added to, never renamed.
 //!
 //! Times are RFC 3339 in UTC; a value that is not there is `null`, never left out.
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::execution::{Failure, LogLine, Progress};
 use crate::plugin::{Handler, from_descriptions};
-use crate::store::{ExecutionRecord, JobRecord, LogRecord, PluginRecord};
+use crate::store::{ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord, RunningExecution};
 
 /// An execution.
 #[derive(Debug, Serialize)]
@@ -98,6 +98,37 @@ pub struct Plugin {
     pub updated_at: Timestamp,
 }
 
+/// A host session: one life of a host process.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
+pub struct Host {
+    pub host: String,
+    pub session: i64,
+    pub boot_id: String,
+    pub version: String,
+    pub state: &'static str,
+    pub started_at: Timestamp,
+    pub heartbeat_at: Option<Timestamp>,
+    pub heartbeat_age_seconds: Option<f64>,
+    pub expires_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub drain_requested_at: Option<Timestamp>,
+    pub draining_at: Option<Timestamp>,
+    pub slots: Option<u32>,
+    pub running: u64,
+    pub executions: Vec<Running>,
+}
+
+/// An execution that a host runs.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in an execution")]
+pub struct Running {
+    pub id: String,
+    pub job: String,
+    pub attempt: u32,
+    pub started_at: Timestamp,
+}
+
 /// A line of an execution's log.
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "named as in the line that it is made of, which documents them")]
@@ -182,6 +213,39 @@ impl TryFrom<PluginRecord> for Plugin {
             hosts: record.hosts,
             updated_at: record.updated_at,
         })
+    }
+}
+
+impl From<HostRecord> for Host {
+    fn from(record: HostRecord) -> Self {
+        Self {
+            host: record.host,
+            session: record.session.0,
+            boot_id: record.boot_id.to_string(),
+            version: record.version,
+            state: record.state.as_str(),
+            started_at: record.started_at,
+            heartbeat_at: record.heartbeat_at,
+            heartbeat_age_seconds: record.heartbeat_age.map(|age| age.as_secs_f64()),
+            expires_at: record.expires_at,
+            ended_at: record.ended_at,
+            drain_requested_at: record.drain_requested_at,
+            draining_at: record.draining_at,
+            slots: record.slots,
+            running: record.running,
+            executions: record.executions.into_iter().map(Running::from).collect(),
+        }
+    }
+}
+
+impl From<RunningExecution> for Running {
+    fn from(running: RunningExecution) -> Self {
+        Self {
+            id: running.execution.to_string(),
+            job: running.job.into(),
+            attempt: running.attempt,
+            started_at: running.started_at,
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each [`rule!`] is one sentence and becomes two tests, `…::sqlite` and `…::postgres`. The
 //! clock stands still until a test turns it.
 
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/claims.rs"]
 mod claims;
 #[path = "store/completions.rs"]
@@ -13,6 +15,8 @@ mod definitions;
 mod fencing;
 #[path = "store/handlers.rs"]
 mod handlers;
+#[path = "store/hosts.rs"]
+mod hosts;
 #[path = "store/planning.rs"]
 mod planning;
 #[path = "store/reading.rs"]
@@ -21,6 +25,8 @@ mod reading;
 mod rescue;
 #[path = "store/schema.rs"]
 mod schema;
+#[path = "store/upgrades.rs"]
+mod upgrades;
 #[path = "store/world.rs"]
 mod world;
 

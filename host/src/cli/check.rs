@@ -91,7 +91,15 @@ async fn reach(config: &Config, databases: &Databases, logins: Vec<ConfigError>)
     let mut unreachable = Vec::new();
     let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
     match Store::connect(&config.store.url, &options).await {
-        Ok(store) => store.close().await,
+        Ok(store) => {
+            // `serve` migrates what is older, and says what its login may not do.
+            if let Err(error @ (StoreError::TooOld { .. } | StoreError::Corrupt(_))) =
+                store.check_schema().await
+            {
+                unreachable.push(format!("{}: {error}", config.location_of_store()));
+            }
+            store.close().await;
+        }
         // `serve` makes the file.
         Err(StoreError::NotMigrated(_)) => {}
         Err(error) => unreachable.push(format!("{}: {error}", config.location_of_store())),

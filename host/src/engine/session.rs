@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::registry::Registry;
 use super::{Engine, STORE_RETRY, Settings, StoreWatch};
 use crate::clock;
-use crate::store::{NewSession, SessionId, Store, StoreError};
+use crate::store::{Heartbeat, NewSession, SessionId, Store, StoreError};
 
 /// The current session, and how to get another one.
 pub(super) struct HostSession {
@@ -93,6 +93,7 @@ impl LiveSession {
             boot_id: boot,
             version: env!("CARGO_PKG_VERSION"),
             ttl: settings.session_timeout,
+            slots: u32::try_from(settings.concurrency).unwrap_or(u32::MAX),
             plugins: plugins.digests(),
         };
         let asked = clock::since_boot();
@@ -158,9 +159,12 @@ pub(super) async fn keep_alive(engine: Arc<Engine>, finished: CancellationToken)
     let mut watch = StoreWatch::new(&engine);
     let mut pause = timeout / 3;
     loop {
+        let draining = engine.drain.is_cancelled();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = engine.session.doubt.notified() => {}
+            // Whoever looks at the hosts sees at once that this one drains.
+            () = engine.drain.cancelled(), if !draining => {}
             () = finished.cancelled() => return,
         }
         let session = engine.session.current();
@@ -201,10 +205,22 @@ pub(super) async fn watch_over(engine: Arc<Engine>, finished: CancellationToken)
 async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> {
     let ttl = engine.settings.session_timeout;
     let asked = clock::since_boot();
-    let answer =
-        tokio::time::timeout(ttl / 3, engine.store.heartbeat(session.id, ttl, session.lowest_open()));
-    match answer.await {
-        Ok(Ok(())) => session.renew(asked),
+    let lowest_open = session.lowest_open();
+    let heartbeat = async {
+        if engine.drain.is_cancelled() {
+            engine.store.heartbeat_while_draining(session.id, ttl, lowest_open).await
+        } else {
+            engine.store.heartbeat(session.id, ttl, lowest_open).await
+        }
+    };
+    match tokio::time::timeout(ttl / 3, heartbeat).await {
+        Ok(Ok(Heartbeat { drain_requested })) => {
+            session.renew(asked);
+            if drain_requested && !engine.drain.is_cancelled() {
+                tracing::info!("this host was asked to drain, by `innkeeper host drain`");
+                engine.drain.cancel();
+            }
+        }
         Ok(Err(StoreError::SessionLost)) => {
             tracing::warn!("this host's session was ended by another host; starting a new one");
             engine.health.session_lost(

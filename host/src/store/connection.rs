@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgPool, SqlitePool};
 use uuid::{ContextV7, Uuid};
 
 use super::StoreError;
+use super::migrate::{self, Migration};
 use super::phase::EngineTx;
 use super::time::{StoreClock, Time};
 use crate::database_url::DatabaseUrl;
@@ -22,6 +23,8 @@ pub struct Store {
     clock: StoreClock,
     /// Where it is, without a password.
     pub(super) place: Arc<str>,
+    /// Those that this binary knows, in order.
+    pub(super) migrations: &'static [Migration],
     ids: Arc<Mutex<ContextV7>>,
 }
 
@@ -69,7 +72,7 @@ impl Default for StoreOptions {
 /// How long the first connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite readers of one process.
 const READ_CONNECTIONS: u32 = 2;
 
@@ -91,7 +94,11 @@ impl Store {
             error => error.context(format_args!("the store {place} cannot be reached")),
         })?;
         let ids = Arc::new(Mutex::new(ContextV7::new()));
-        Ok(Self { pools, clock: StoreClock::default(), place, ids })
+        let migrations = match &pools {
+            Pools::Postgres { .. } => migrate::POSTGRES,
+            Pools::Sqlite { .. } => migrate::SQLITE,
+        };
+        Ok(Self { pools, clock: StoreClock::default(), place, migrations, ids })
     }
 
     /// The same store by another clock.

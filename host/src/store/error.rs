@@ -15,7 +15,7 @@ pub enum StoreError {
     /// The schema is older than this binary needs.
     #[error(
         "the store {place} is at migration {applied}, and innkeeper {} needs migration {needed}: run \
-         `innkeeper migrate`",
+         `innkeeper migrate`, or `innkeeper serve` without `--no-migrate`",
         env!("CARGO_PKG_VERSION")
     )]
     Behind {
@@ -44,6 +44,23 @@ pub enum StoreError {
         oldest_compatible: i32,
         /// The version of innkeeper that applied the newest migration.
         version: String,
+    },
+    /// The schema was not brought up to date, since hosts that work on it could not go on.
+    #[error(
+        "the store {place} was left as it was: migration `{migration}` is for hosts that know migration \
+         {oldest_compatible} or a later one, and not all that are alive do: {}. Replace those by a version that \
+         does, or stop them (SIGTERM, or `innkeeper host drain NAME` of their own version), and try again",
+        hosts.join("; ")
+    )]
+    HostsTooOld {
+        /// The store, without a password.
+        place: String,
+        /// The migration that was not applied.
+        migration: String,
+        /// What a host has to know at least.
+        oldest_compatible: i32,
+        /// Each live host that does not, with its version.
+        hosts: Vec<String>,
     },
     /// The host session is dead. It does not come back to life: the host has to stop its
     /// executions and register anew.

@@ -5,15 +5,23 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection::{Pools, Store};
+use super::migrate::check_to_register;
 use super::phase::PhaseName;
 use super::rescue::{RescuedExecution, bury};
-use super::row::{micros, on_engine, on_read, row, storable};
+use super::row::{micros, on_engine, on_read, row, storable, to_count};
 use super::{StoreError, postgres, sqlite};
 use crate::job::Name;
 
 /// The number of a host session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub i64);
+
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Somebody asked for a drain with [`Store::request_drain`].
+    pub drain_requested: bool,
+}
 
 /// A host that registers.
 #[derive(Clone, Debug)]
@@ -26,6 +34,8 @@ pub struct NewSession<'a> {
     pub version: &'a str,
     /// How long the session lasts without a heartbeat.
     pub ttl: Duration,
+    /// How many executions it runs at once.
+    pub slots: u32,
     /// The plugins that it has, with the digests of their components. The components have
     /// been saved with [`Store::save_component`].
     pub plugins: &'a [(Name, String)],
@@ -35,10 +45,12 @@ impl Store {
     /// Registers a host.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] where a component has not been saved.
+    /// [`StoreError::Invalid`] where a component has not been saved, [`StoreError::TooOld`] where
+    /// the schema has become too new for this binary.
     pub async fn register_session(&self, session: &NewSession<'_>) -> Result<SessionId, StoreError> {
         let mut phase = self.begin(PhaseName::Definition).await?;
         let tx = phase.tx();
+        check_to_register(tx, self).await?;
         let now = tx.now;
         let id = on_engine!(tx, sql, conn => {
             let id: i64 = sqlx::query_scalar(sql::INSERT_SESSION)
@@ -47,6 +59,8 @@ impl Store {
                 .bind(session.boot_id)
                 .bind(storable(session.version))
                 .bind(micros(session.ttl))
+                .bind(to_count(session.slots))
+                .bind(self.newest_migration())
                 .fetch_one(&mut *conn)
                 .await?;
             for (plugin, digest) in session.plugins {
@@ -79,24 +93,50 @@ impl Store {
         session: SessionId,
         ttl: Duration,
         lowest_open_lease: Option<i64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Heartbeat, StoreError> {
+        self.beat(session, ttl, lowest_open_lease, false).await
+    }
+
+    /// As [`Store::heartbeat`], of a host that starts nothing new any more.
+    ///
+    /// # Errors
+    /// As [`Store::heartbeat`].
+    pub async fn heartbeat_while_draining(
+        &self,
+        session: SessionId,
+        ttl: Duration,
+        lowest_open_lease: Option<i64>,
+    ) -> Result<Heartbeat, StoreError> {
+        self.beat(session, ttl, lowest_open_lease, true).await
+    }
+
+    async fn beat(
+        &self,
+        session: SessionId,
+        ttl: Duration,
+        lowest_open_lease: Option<i64>,
+        draining: bool,
+    ) -> Result<Heartbeat, StoreError> {
         macro_rules! beat {
             ($sql:ident, $pool:expr) => {
-                sqlx::query($sql::HEARTBEAT)
+                sqlx::query_scalar($sql::HEARTBEAT)
                     .bind(self.now())
                     .bind(session.0)
                     .bind(micros(ttl))
                     .bind(lowest_open_lease)
-                    .execute(&mut *$pool.acquire().await.map_err(|error| self.unreachable(error))?)
+                    .bind(draining)
+                    .fetch_all(&mut *$pool.acquire().await.map_err(|error| self.unreachable(error))?)
                     .await?
-                    .rows_affected()
             };
         }
-        let renewed = match &self.pools {
+        let renewed: Vec<bool> = match &self.pools {
             Pools::Postgres { heartbeat, .. } => beat!(postgres, heartbeat),
             Pools::Sqlite { write, .. } => beat!(sqlite, write),
         };
-        if renewed == 0 { Err(StoreError::SessionLost) } else { Ok(()) }
+        match renewed.first() {
+            Some(&drain_requested) => Ok(Heartbeat { drain_requested }),
+            None => Err(StoreError::SessionLost),
+        }
     }
 
     /// Ends a host session after a drain. What is still open is treated as after a crash.

@@ -55,7 +55,7 @@ impl World {
         let plugins: Vec<_> =
             plugins.iter().map(|plugin| (name(plugin), "sha256:c0ffee".to_owned())).collect();
         let boot_id = Uuid::new_v4();
-        let session = NewSession { host, boot_id, version: "0.1.0", ttl: TTL, plugins: &plugins };
+        let session = NewSession { host, boot_id, version: "0.1.0", ttl: TTL, slots: 4, plugins: &plugins };
         self.store.register_session(&session).await.unwrap()
     }
 
@@ -182,7 +182,7 @@ pub enum Own {
 }
 
 impl Own {
-    async fn run(&mut self, statements: &str) {
+    pub async fn run(&mut self, statements: &str) {
         match self {
             Self::Postgres(connection, prefix) => {
                 let statements = AssertSqlSafe(statements.replace("{}", prefix));

@@ -1,21 +1,15 @@
 //! Waiting until an execution has ended. The store is the truth, so it is asked again and
 //! again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use crate::cli::CliError;
+use crate::cli::grace::{GRACE, Grace, POLL, Trouble};
 use crate::execution::State;
 use crate::job::Name;
 use crate::store::{ExecutionRecord, Store, StoreError};
-
-/// How often the store is asked.
-const POLL: Duration = Duration::from_millis(200);
-
-/// How long a store may not answer, or a host may be away, before waiting is given up: a
-/// restart of either is no reason to.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// What one look has found.
 enum Seen {
@@ -88,44 +82,9 @@ fn gave_up(id: Uuid, why: &str) -> String {
     )
 }
 
-/// Since when something is wrong.
-#[derive(Default)]
-struct Grace {
-    since: Option<Instant>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Trouble {
-    New,
-    Going,
-    TooLong,
-}
-
-impl Grace {
-    fn note(&mut self, now: Instant) -> Trouble {
-        match self.since {
-            None => {
-                self.since = Some(now);
-                Trouble::New
-            }
-            Some(since) if now.saturating_duration_since(since) < GRACE => Trouble::Going,
-            Some(_) => Trouble::TooLong,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn trouble_is_borne_for_a_while_and_the_while_begins_with_its_first_sign() {
-        let start = Instant::now();
-        let mut grace = Grace::default();
-        assert_eq!(grace.note(start), Trouble::New);
-        assert_eq!(grace.note(start + GRACE - POLL), Trouble::Going);
-        assert_eq!(grace.note(start + GRACE), Trouble::TooLong);
-    }
 
     #[test]
     fn whoever_gives_up_is_told_which_execution_it_was() {

@@ -61,6 +61,36 @@ statements! { READS:
         from innkeeper.job where name = $1";
     JOB_ID = "select id from innkeeper.job where name = $1";
 
+    // Hosts
+
+    LIVE_SESSIONS = "
+        select id, host, boot_id, version, started_at, heartbeat_at, expires_at, dead_at, slots,
+               drain_requested_at, draining_at, coalesce($1, now()) as looked_at, expires_at <= coalesce($1, now()) as has_expired
+        from innkeeper.host_session
+        where dead_at is null and ($2::text is null or host = $2)
+        order by host, id";
+    ENDED_SESSIONS = "
+        select id, host, boot_id, version, started_at, heartbeat_at, expires_at, dead_at, slots,
+               drain_requested_at, draining_at, null::timestamptz as looked_at, expires_at <= dead_at as has_expired
+        from innkeeper.host_session
+        where dead_at is not null and ($2::text is null or host = $2)
+        order by id desc limit $1";
+    /// The first `$1` of each session, and how many there are of it.
+    RUNNING_ON_HOSTS = "
+        select session_id, execution_id, job, attempt, started_at, running
+        from (select s.session_id, s.execution_id, j.name as job, s.attempt, s.started_at,
+                     count(*) over (partition by s.session_id) as running,
+                     row_number() over (partition by s.session_id order by s.lease) as number
+              from innkeeper.host_session h
+              join innkeeper.start s on s.session_id = h.id and s.lease >= h.lease_floor
+              join innkeeper.execution e on e.id = s.execution_id
+              join innkeeper.job j on j.id = e.job_id
+              where h.dead_at is null
+                and not exists (select 1 from innkeeper.completion c
+                                where c.execution_id = s.execution_id and c.lease = s.lease)) open_start
+        where number <= $1
+        order by session_id, number";
+
     // Executions: `$1` is the id before which a page begins, `$2` its length, `$3` the job.
 
     EXECUTION = executions!("select $1::uuid as id");

@@ -24,18 +24,35 @@ statements! { WRITES:
 
     SCHEMA_EXISTS = "select to_regclass('innkeeper.schema_migration') is not null";
     SCHEMA_LOCK = "select pg_advisory_xact_lock(7598807797348065637)";
+    /// What a host that registers keeps a migration away with, and waits for one with.
+    SCHEMA_SHARED_LOCK = "select pg_advisory_xact_lock_shared(7598807797348065637)";
+    SCHEMA_LOCK_WAIT = "select set_config('lock_timeout', $1, true)";
     MIGRATIONS = "
         select number, name, checksum, version from innkeeper.schema_migration order by number";
     OLDEST_COMPATIBLE = "select oldest_compatible from innkeeper.schema_info";
+    RAISE_OLDEST_COMPATIBLE = "
+        update innkeeper.schema_info set oldest_compatible = greatest(oldest_compatible, $1)";
+    /// A host that did not say is of the version of migration 1.
+    LOCK_OLDER_SESSIONS = "
+        select id, host, version, coalesce(knows_migration, 1) as knows_migration, lease_floor,
+               expires_at > coalesce($1, now()) as is_live
+        from innkeeper.host_session
+        where dead_at is null and coalesce(knows_migration, 1) < $2
+        order by host, id for update";
     INSERT_MIGRATION = "
         insert into innkeeper.schema_migration (number, name, checksum, version, applied_at)
         values ($2, $3, $4, $5, coalesce($1, now()))";
 
     // Host sessions
 
+    /// A session after one that was lost is of the same process: what that was asked is asked of it.
     INSERT_SESSION = "
-        insert into innkeeper.host_session (host, boot_id, version, started_at, expires_at, lease_floor)
-        values ($2, $3, $4, coalesce($1, now()), coalesce($1, now()) + $5::bigint * interval '1 microsecond', 0)
+        insert into innkeeper.host_session
+            (host, boot_id, version, started_at, expires_at, lease_floor, slots, heartbeat_at, knows_migration,
+             drain_requested_at)
+        values ($2, $3, $4, coalesce($1, now()), coalesce($1, now()) + $5::bigint * interval '1 microsecond', 0,
+                $6, coalesce($1, now()), $7,
+                (select min(b.drain_requested_at) from innkeeper.host_session b where b.boot_id = $3))
         returning id";
     INSERT_HOST_PLUGIN = "
         insert into innkeeper.host_plugin (session_id, plugin, component_id)
@@ -43,8 +60,20 @@ statements! { WRITES:
     HEARTBEAT = "
         update innkeeper.host_session
         set expires_at = coalesce($1, now()) + $3::bigint * interval '1 microsecond',
-            lease_floor = greatest(lease_floor, $4::bigint)
-        where id = $2 and dead_at is null";
+            lease_floor = greatest(lease_floor, $4::bigint),
+            heartbeat_at = coalesce($1, now()),
+            draining_at = case when $5 then coalesce(draining_at, $1, now()) else draining_at end
+        where id = $2 and dead_at is null
+        returning drain_requested_at is not null";
+    /// In one order, so that two requests at once do not wait for each other.
+    REQUEST_DRAIN = "
+        update innkeeper.host_session
+        set drain_requested_at = coalesce(drain_requested_at, $1, now())
+        where id = any (array(
+            select h.id from innkeeper.host_session h
+            where h.host = $2 and h.dead_at is null and h.expires_at > coalesce($1, now())
+              and h.slots is not null
+            order by h.id for no key update))";
     /// A heartbeat passes this lock, the rescuer's does not.
     LOCK_LIVE_SESSION = "
         select 1 from innkeeper.host_session where id = $1 and dead_at is null for key share";

@@ -24,18 +24,35 @@ statements! { WRITES:
     SCHEMA_EXISTS = "select exists (select 1 from sqlite_master where name = 'schema_migration')";
     /// The transaction has the lock.
     SCHEMA_LOCK = "select 1";
+    /// The transaction has the lock.
+    SCHEMA_SHARED_LOCK = "select 1";
+    /// Nobody else has one.
+    SCHEMA_LOCK_WAIT = "select $1";
     MIGRATIONS = "
         select number, name, checksum, version from schema_migration order by number";
     OLDEST_COMPATIBLE = "select oldest_compatible from schema_info";
+    RAISE_OLDEST_COMPATIBLE = "
+        update schema_info set oldest_compatible = max(oldest_compatible, $1)";
+    /// A host that did not say is of the version of migration 1.
+    LOCK_OLDER_SESSIONS = "
+        select id, host, version, coalesce(knows_migration, 1) as knows_migration, lease_floor,
+               expires_at > $1 as is_live
+        from host_session
+        where dead_at is null and coalesce(knows_migration, 1) < $2
+        order by host, id";
     INSERT_MIGRATION = "
         insert into schema_migration (number, name, checksum, version, applied_at)
         values ($2, $3, $4, $5, $1)";
 
     // Host sessions
 
+    /// A session after one that was lost is of the same process: what that was asked is asked of it.
     INSERT_SESSION = "
-        insert into host_session (host, boot_id, version, started_at, expires_at, lease_floor)
-        values ($2, $3, $4, $1, $1 + $5, 0)
+        insert into host_session
+            (host, boot_id, version, started_at, expires_at, lease_floor, slots, heartbeat_at, knows_migration,
+             drain_requested_at)
+        values ($2, $3, $4, $1, $1 + $5, 0, $6, $1, $7,
+                (select min(b.drain_requested_at) from host_session b where b.boot_id = $3))
         returning id";
     INSERT_HOST_PLUGIN = "
         insert into host_plugin (session_id, plugin, component_id)
@@ -43,8 +60,15 @@ statements! { WRITES:
     HEARTBEAT = "
         update host_session
         set expires_at = $1 + $3,
-            lease_floor = max(lease_floor, coalesce($4, lease_floor))
-        where id = $2 and dead_at is null";
+            lease_floor = max(lease_floor, coalesce($4, lease_floor)),
+            heartbeat_at = $1,
+            draining_at = case when $5 then coalesce(draining_at, $1) else draining_at end
+        where id = $2 and dead_at is null
+        returning drain_requested_at is not null";
+    REQUEST_DRAIN = "
+        update host_session
+        set drain_requested_at = coalesce(drain_requested_at, $1)
+        where host = $2 and dead_at is null and expires_at > $1 and slots is not null";
     LOCK_LIVE_SESSION = "
         select 1 from host_session where id = $1 and dead_at is null";
     LOCK_SESSION_TO_END = "
