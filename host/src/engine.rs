@@ -4,7 +4,8 @@
 //! Every loop here is a task of its own and asks the store what there is to do; none keeps
 //! state that a restart would lose. In the order of an execution's life: `planner` makes
 //! executions of due jobs, `dispatcher` starts them, `executor` calls their handlers,
-//! `completer` records how they ended, and `rescuer` ends what a dead host left open.
+//! `completer` records how they ended, `rescuer` ends what a dead host left open, and `pruner`
+//! removes what has been kept for long enough.
 //! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
 //! for an execution. [`health`] is what the loops tell of the store meanwhile.
 
@@ -26,6 +27,7 @@ mod executor;
 pub mod health;
 mod planner;
 mod port;
+mod pruner;
 pub mod registry;
 mod rescuer;
 mod session;
@@ -125,6 +127,7 @@ impl Engine {
         loops.spawn(self.watched("planner", planner::run(self.clone())));
         loops.spawn(self.watched("dispatcher", dispatcher::run(self.clone(), completions)));
         loops.spawn(self.watched("rescuer", rescuer::run(self.clone())));
+        loops.spawn(self.watched("pruner", pruner::run(self.clone())));
         self.health.serving();
 
         drain.cancelled().await;

@@ -334,6 +334,7 @@ mod tests {
             },
             timeout: Duration::from_secs(60),
             on_crash: OnCrash::Retry,
+            history: crate::job::History::default(),
         }
     }
 

@@ -15,6 +15,8 @@ mod fencing;
 mod handlers;
 #[path = "store/planning.rs"]
 mod planning;
+#[path = "store/pruning.rs"]
+mod pruning;
 #[path = "store/reading.rs"]
 mod reading;
 #[path = "store/rescue.rs"]

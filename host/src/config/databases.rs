@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::document::Text;
 use super::same_file::Identity;
 use super::table::Table;
-use super::{DatabaseConfig, StoreConfig};
+use super::{DatabaseConfig, StoreConfig, history};
 use crate::database_url::DatabaseUrl;
-use crate::job::Name;
+use crate::job::{History, Name};
 
 /// Enough for one host, and below what a PostgreSQL server accepts by default in all (100).
 const STORE_CONNECTIONS: u32 = 4;
@@ -24,12 +24,14 @@ const LARGEST_SIZE: u64 = 16 << 40;
 pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
     let default_url = || DatabaseUrl::Sqlite(data_dir.join("innkeeper.db"));
     let Some(table) = table else {
-        return StoreConfig { url: default_url(), max_connections: STORE_CONNECTIONS };
+        let history = History::default();
+        return StoreConfig { url: default_url(), max_connections: STORE_CONNECTIONS, history };
     };
     let url = table.text("url").and_then(|text| url(&table, &text, data_dir));
     let max_connections = table.integer("max_connections", STORE_CONNECTIONS, 1..=MOST_CONNECTIONS);
+    let history = history::history(&table, History::default());
     table.finish();
-    StoreConfig { url: url.unwrap_or_else(default_url), max_connections }
+    StoreConfig { url: url.unwrap_or_else(default_url), max_connections, history }
 }
 
 /// `[databases.NAME]`: none of them may be the store's own file.

@@ -25,6 +25,8 @@ pub enum PhaseName {
     Handler,
     /// Jobs, components, plugins and host sessions.
     Definition,
+    /// History is removed.
+    Prune,
 }
 
 impl PhaseName {
@@ -39,6 +41,7 @@ impl PhaseName {
             Self::Enqueue => "enqueuing",
             Self::Handler => "a handler's record",
             Self::Definition => "definitions",
+            Self::Prune => "pruning",
         }
     }
 }
