@@ -50,6 +50,7 @@ mod handler;
 mod migrate;
 mod phase;
 mod plan;
+mod pooler;
 mod postgres;
 mod prune;
 mod read;
@@ -59,6 +60,7 @@ mod session;
 mod sqlite;
 mod start;
 mod time;
+mod wake;
 
 use crate::database_url::DatabaseUrl;
 
@@ -71,12 +73,14 @@ pub use handler::{Holder, LogRecord};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
 pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
+pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
 pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
 pub use session::{NewSession, SessionId};
 pub use time::StoreClock;
 pub use tracing::Level;
+pub use wake::WakeUps;
 
 /// The migrations of an engine, in order.
 #[doc(hidden)]

@@ -155,6 +155,8 @@ async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -
         by: None,
     };
     let id = submit(store, &execution).await?.id;
+    // A hint: without it, hosts find the execution a moment later.
+    let _ = store.wake_hosts().await;
     if !wait {
         let record = store.execution(id).await.ok().flatten().ok_or_else(|| {
             CliError::unreachable(format!(

@@ -25,13 +25,22 @@ pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
     let default_url = || DatabaseUrl::Sqlite(data_dir.join("innkeeper.db"));
     let Some(table) = table else {
         let history = History::default();
-        return StoreConfig { url: default_url(), max_connections: STORE_CONNECTIONS, history };
+        let (url, max_connections) = (default_url(), STORE_CONNECTIONS);
+        return StoreConfig { url, max_connections, transaction_pooler: false, history };
     };
     let url = table.text("url").and_then(|text| url(&table, &text, data_dir));
     let max_connections = table.integer("max_connections", STORE_CONNECTIONS, 1..=MOST_CONNECTIONS);
+    let transaction_pooler = table.choice("pooler", false, &[("none", false), ("transaction", true)]);
+    if transaction_pooler
+        && !matches!(url, Some(DatabaseUrl::Postgres(_)))
+        && let Some(entry) = table.entry("pooler")
+    {
+        let message = "`pooler` is for PostgreSQL only: nothing stands before a SQLite file; leave it out";
+        table.doc.error(entry.key_at, message);
+    }
     let history = history::history(&table, History::default());
     table.finish();
-    StoreConfig { url: url.unwrap_or_else(default_url), max_connections, history }
+    StoreConfig { url: url.unwrap_or_else(default_url), max_connections, transaction_pooler, history }
 }
 
 /// `[databases.NAME]`: none of them may be the store's own file.

@@ -129,6 +129,7 @@ session_timeout = "1s"
 [store]
 url = "postgres://inn@db.example/inn"
 max_connections = 1
+pooler = "transaction"
 history = { keep = "30days", last = 5 }
 [databases.app]
 url = "sqlite:/srv/app.db"
@@ -180,6 +181,7 @@ fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     assert_eq!(config.host.session_timeout, Duration::from_secs(1));
     assert_eq!(config.store.url, DatabaseUrl::Postgres("postgres://inn@db.example/inn".into()));
     assert_eq!(config.store.max_connections, 1);
+    assert!(config.store.transaction_pooler && !valid("").store.transaction_pooler);
     let app = &config.databases[&name("app")];
     assert_eq!(app.url, DatabaseUrl::Sqlite("/srv/app.db".into()));
     assert_eq!((app.max_connections, app.acquire_timeout), (2, Duration::from_millis(250)));
@@ -351,6 +353,7 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
     let others = [
         ("store", "url"),
         ("store", "max_connections"),
+        ("store", "pooler"),
         ("store", "history"),
         ("store.history", "keep"),
         ("store.history", "last"),

@@ -12,6 +12,7 @@ use uuid::{ContextV7, Uuid};
 
 use super::StoreError;
 use super::phase::EngineTx;
+use super::pooler::{Lent, Pooler};
 use super::time::{StoreClock, Time};
 use crate::database_url::DatabaseUrl;
 
@@ -22,6 +23,8 @@ pub struct Store {
     clock: StoreClock,
     /// Where it is, without a password.
     pub(super) place: Arc<str>,
+    pooler: Pooler,
+    idle_in_transaction_timeout: Duration,
     ids: Arc<Mutex<ContextV7>>,
 }
 
@@ -53,6 +56,8 @@ pub struct StoreOptions {
     /// PostgreSQL ends a phase that does nothing for so long: a host that was stopped in the
     /// middle of one does not keep its locks.
     pub idle_in_transaction_timeout: Duration,
+    /// What the connections lead to. PostgreSQL only.
+    pub pooler: Pooler,
 }
 
 impl Default for StoreOptions {
@@ -62,6 +67,7 @@ impl Default for StoreOptions {
             create: false,
             acquire_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(10),
+            pooler: Pooler::None,
         }
     }
 }
@@ -91,7 +97,8 @@ impl Store {
             error => error.context(format_args!("the store {place} cannot be reached")),
         })?;
         let ids = Arc::new(Mutex::new(ContextV7::new()));
-        Ok(Self { pools, clock: StoreClock::default(), place, ids })
+        let StoreOptions { pooler, idle_in_transaction_timeout, .. } = *options;
+        Ok(Self { pools, clock: StoreClock::default(), place, pooler, idle_in_transaction_timeout, ids })
     }
 
     /// The same store by another clock.
@@ -124,7 +131,8 @@ impl Store {
     pub(super) async fn begin_transaction(&self) -> Result<(EngineTx, Option<Time>), StoreError> {
         Ok(match &self.pools {
             Pools::Postgres { phases, .. } => {
-                (EngineTx::Postgres(phases.begin().await?), self.clock.postgres())
+                let tx = self.pooler.begin(phases, self.idle_in_transaction_timeout).await?;
+                (EngineTx::Postgres(tx), self.clock.postgres())
             }
             Pools::Sqlite { write, .. } => {
                 let tx = write.begin_with("BEGIN IMMEDIATE").await?;
@@ -132,6 +140,23 @@ impl Store {
                 (EngineTx::Sqlite(tx), self.clock.sqlite())
             }
         })
+    }
+
+    /// A connection of a pool, for statements that need no transaction.
+    pub(super) async fn lend(&self, pool: &PgPool) -> Result<Lent, StoreError> {
+        let lent = self.pooler.lend(pool, self.idle_in_transaction_timeout).await;
+        lent.map_err(|error| self.unreachable(error))
+    }
+
+    /// The settings of a connection for hints, where there can be one.
+    pub(super) fn settings_to_listen(&self) -> Option<PgConnectOptions> {
+        match &self.pools {
+            // It would listen in a session that is somebody else's the next moment.
+            Pools::Postgres { phases, .. } if self.pooler == Pooler::None => {
+                Some((*phases.connect_options()).clone().application_name("innkeeper-listen"))
+            }
+            _ => None,
+        }
     }
 
     /// An error that stood in the way of a connection, with the place.
@@ -157,9 +182,8 @@ impl Store {
 }
 
 async fn connect_postgres(address: &str, options: &StoreOptions) -> Result<Pools, StoreError> {
-    let idle = options.idle_in_transaction_timeout.as_millis().max(1);
-    let settings =
-        PgConnectOptions::from_str(address)?.options([("idle_in_transaction_session_timeout", idle)]);
+    let settings = PgConnectOptions::from_str(address)?;
+    let settings = options.pooler.settings(settings, options.idle_in_transaction_timeout);
     let phases = settings.clone().application_name("innkeeper-store");
     let heartbeat = settings.application_name("innkeeper-heartbeat");
     // A pool would go on trying, and answer with a time-out instead of the reason.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Sqlite, Transaction};
 
 use super::StoreError;
 use super::connection::Store;
+use super::pooler::Lent;
 use super::time::Time;
 
 /// What a transaction of the store is for.
@@ -27,6 +28,8 @@ pub enum PhaseName {
     Definition,
     /// History is removed.
     Prune,
+    /// Other hosts are told that there may be something to do.
+    Hint,
 }
 
 impl PhaseName {
@@ -42,6 +45,7 @@ impl PhaseName {
             Self::Handler => "a handler's record",
             Self::Definition => "definitions",
             Self::Prune => "pruning",
+            Self::Hint => "a hint to other hosts",
         }
     }
 }
@@ -65,7 +69,7 @@ pub struct PhaseTx {
 
 #[derive(Debug)]
 pub(super) enum EngineTx {
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Lent),
     Sqlite(Transaction<'static, Sqlite>),
 }
 

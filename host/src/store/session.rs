@@ -81,20 +81,27 @@ impl Store {
         lowest_open_lease: Option<i64>,
     ) -> Result<(), StoreError> {
         macro_rules! beat {
-            ($sql:ident, $pool:expr) => {
+            ($sql:ident, $conn:expr) => {
                 sqlx::query($sql::HEARTBEAT)
                     .bind(self.now())
                     .bind(session.0)
                     .bind(micros(ttl))
                     .bind(lowest_open_lease)
-                    .execute(&mut *$pool.acquire().await.map_err(|error| self.unreachable(error))?)
+                    .execute($conn)
                     .await?
                     .rows_affected()
             };
         }
         let renewed = match &self.pools {
-            Pools::Postgres { heartbeat, .. } => beat!(postgres, heartbeat),
-            Pools::Sqlite { write, .. } => beat!(sqlite, write),
+            Pools::Postgres { heartbeat, .. } => {
+                let mut lent = self.lend(heartbeat).await?;
+                let renewed = beat!(postgres, &mut *lent);
+                lent.commit().await?;
+                renewed
+            }
+            Pools::Sqlite { write, .. } => {
+                beat!(sqlite, &mut *write.acquire().await.map_err(|error| self.unreachable(error))?)
+            }
         };
         if renewed == 0 { Err(StoreError::SessionLost) } else { Ok(()) }
     }
