@@ -5,6 +5,7 @@ mod databases;
 mod document;
 mod error;
 mod grants;
+mod history;
 mod jobs;
 mod login;
 mod plugins;
@@ -29,7 +30,7 @@ use self::table::{Entry, Table};
 use self::values::ArgPlaces;
 use crate::args::ArgsError;
 use crate::database_url::DatabaseUrl;
-use crate::job::{Job, Name};
+use crate::job::{History, Job, Name};
 
 /// What `innkeeper init` writes: every key, with its default.
 pub const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -184,7 +185,7 @@ impl Config {
         let databases = databases::databases(databases, &host.data_dir, &store);
         let granted = grants::Surroundings { names: &names, databases: &databases, store: &store };
         let plugins = plugins::plugins(plugins, base, &granted, &mut places);
-        let jobs = jobs::jobs(jobs, &plugins, &names, &mut places);
+        let jobs = jobs::jobs(jobs, &plugins, &names, store.history, &mut places);
         Self { path: path.to_owned(), host, store, databases, plugins, jobs, places }
     }
 
@@ -338,6 +339,10 @@ pub struct StoreConfig {
     pub url: DatabaseUrl,
     /// Connections for the phases; the heartbeat has one more of its own.
     pub max_connections: u32,
+    /// A pooler that gives each transaction a session stands before PostgreSQL.
+    pub transaction_pooler: bool,
+    /// How much is kept of the executions of jobs that do not say so themselves.
+    pub history: History,
 }
 
 /// `[databases.NAME]`.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigErrors};
 use crate::engine::health::Health;
 use crate::engine::registry::Registry;
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, pooler};
 use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
@@ -144,6 +144,7 @@ async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, Sto
     let options_of_store = StoreOptions {
         max_connections: config.store.max_connections,
         create: true,
+        pooler: pooler(config),
         ..StoreOptions::default()
     };
     let store = Store::connect(&config.store.url, &options_of_store).await?;

@@ -4,7 +4,8 @@
 //! Every loop here is a task of its own and asks the store what there is to do; none keeps
 //! state that a restart would lose. In the order of an execution's life: `planner` makes
 //! executions of due jobs, `dispatcher` starts them, `executor` calls their handlers,
-//! `completer` records how they ended, and `rescuer` ends what a dead host left open.
+//! `completer` records how they ended, `rescuer` ends what a dead host left open, and `pruner`
+//! removes what has been kept for long enough.
 //! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
 //! for an execution. [`health`] is what the loops tell of the store meanwhile.
 
@@ -17,8 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Config;
 use crate::runtime::Runtime;
-use crate::store::{Store, StoreError};
+use crate::store::{Pooler, Store, StoreError};
 
 mod completer;
 mod dispatcher;
@@ -27,17 +29,19 @@ mod floor;
 pub mod health;
 mod planner;
 mod port;
+mod pruner;
 pub mod registry;
 mod rescuer;
 mod session;
 pub mod submit;
+mod waker;
 
 use health::Health;
 use registry::Registry;
 use session::HostSession;
 
 /// How long a loop sleeps when nothing wakes it. Another process may have enqueued something:
-/// asking the store is the truth, waking up is a hint.
+/// asking the store is the truth, being woken (`waker`) is a hint.
 const POLL: Duration = Duration::from_millis(250);
 
 /// How long a loop waits before it tries again what the store could not do.
@@ -62,6 +66,12 @@ pub struct Settings {
     pub drain_timeout: Duration,
 }
 
+/// What the store's connections lead to, by the configuration.
+#[must_use]
+pub fn pooler(config: &Config) -> Pooler {
+    if config.store.transaction_pooler { Pooler::Transaction } else { Pooler::None }
+}
+
 /// One host's engine. Cheap to share between its tasks.
 pub struct Engine {
     store: Store,
@@ -76,6 +86,8 @@ pub struct Engine {
     ready: Notify,
     /// Something may have become due earlier than was known.
     due: Notify,
+    /// Other hosts may find something to do.
+    others: Notify,
     /// Claims stop, and handlers see `cancelled`.
     drain: CancellationToken,
     /// Running calls are ended.
@@ -107,6 +119,7 @@ impl Engine {
             health,
             ready: Notify::new(),
             due: Notify::new(),
+            others: Notify::new(),
             drain: CancellationToken::new(),
             stop,
             executions: TaskTracker::new(),
@@ -127,6 +140,8 @@ impl Engine {
         loops.spawn(self.watched("planner", planner::run(self.clone())));
         loops.spawn(self.watched("dispatcher", dispatcher::run(self.clone(), completions)));
         loops.spawn(self.watched("rescuer", rescuer::run(self.clone())));
+        loops.spawn(self.watched("waker", waker::run(self.clone())));
+        loops.spawn(self.watched("pruner", pruner::run(self.clone())));
         self.health.serving();
 
         tokio::select! {

@@ -335,6 +335,7 @@ mod tests {
             },
             timeout: Duration::from_secs(60),
             on_crash: OnCrash::Retry,
+            history: crate::job::History::default(),
         }
     }
 

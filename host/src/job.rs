@@ -34,6 +34,27 @@ pub struct Job {
     pub timeout: Duration,
     /// What happens to an attempt whose host died.
     pub on_crash: OnCrash,
+    /// How much of its history is kept. Definitions from before there was a choice have none.
+    #[serde(default)]
+    pub history: History,
+}
+
+/// How much of a job's history is kept. An execution is removed once either bound says so; one
+/// that has not ended never is, and the newest of a job stays whatever its age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// How long an execution is kept after its end. `None`: for ever.
+    pub keep: Option<Duration>,
+    /// How many of the newest executions that have ended are kept. `None`: any number.
+    pub last: Option<u32>,
+}
+
+impl Default for History {
+    /// A quarter of a year: long enough to look into what went wrong last month, and a store that
+    /// nobody looks after does not grow for ever.
+    fn default() -> Self {
+        Self { keep: Some(Duration::from_secs(90 * 86_400)), last: None }
+    }
 }
 
 /// What happens to an execution whose host died while it ran.

@@ -52,7 +52,9 @@ mod host;
 mod migrate;
 mod phase;
 mod plan;
+mod pooler;
 mod postgres;
+mod prune;
 mod read;
 mod rescue;
 mod row;
@@ -60,6 +62,7 @@ mod session;
 mod sqlite;
 mod start;
 mod time;
+mod wake;
 
 use crate::database_url::DatabaseUrl;
 
@@ -74,12 +77,15 @@ pub use host::{HostFilter, HostRecord, HostState, RunningExecution};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
 pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
+pub use pooler::Pooler;
+pub use prune::{JobHistory, Pruned};
 pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
-pub use start::Started;
 pub use session::{Heartbeat, NewSession, SessionId};
+pub use start::Started;
 pub use time::StoreClock;
 pub use tracing::Level;
+pub use wake::WakeUps;
 
 /// The migrations of an engine, in order.
 #[doc(hidden)]

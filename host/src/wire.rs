@@ -57,6 +57,7 @@ pub struct Job {
     pub timeout_ms: u64,
     pub retry: Retry,
     pub on_crash: Value,
+    pub history: History,
     pub owner: String,
     pub next_fire_at: Option<Timestamp>,
     pub paused_at: Option<Timestamp>,
@@ -73,6 +74,15 @@ pub struct Retry {
     pub initial_ms: u64,
     pub maximum_ms: u64,
     pub jitter: f64,
+}
+
+/// How much of a job's history is kept; `null` for no bound.
+#[derive(Debug, Serialize)]
+pub struct History {
+    /// Milliseconds after an execution's end.
+    pub keep_ms: Option<u64>,
+    /// Of the newest executions that have ended.
+    pub last: Option<u32>,
 }
 
 /// A job's latest execution.
@@ -190,6 +200,7 @@ impl From<JobRecord> for Job {
                 jitter: job.retry.jitter,
             },
             on_crash: json(&job.on_crash),
+            history: History { keep_ms: job.history.keep.map(millis), last: job.history.last },
             owner: record.owner,
             next_fire_at: record.next_fire_at,
             paused_at: record.paused_at,

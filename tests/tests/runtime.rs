@@ -56,6 +56,7 @@ fn attempt(handler: &str, args: Value) -> Attempt {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(60),
             on_crash: OnCrash::Retry,
+            history: innkeeper::job::History::default(),
         }),
         args,
         triggered_by: Trigger::Manual,

@@ -141,6 +141,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
             retry: RetryPolicy::default(),
             timeout,
             on_crash: OnCrash::Retry,
+            history: innkeeper::job::History::default(),
         }),
         args,
         triggered_by: Trigger::Manual,

@@ -19,6 +19,8 @@ mod handlers;
 mod hosts;
 #[path = "store/planning.rs"]
 mod planning;
+#[path = "store/pruning.rs"]
+mod pruning;
 #[path = "store/reading.rs"]
 mod reading;
 #[path = "store/rescue.rs"]

@@ -96,7 +96,7 @@ async fn find(store: &Store, id: Uuid) -> Result<ExecutionRecord, CliError> {
     let record = store.execution(id).await?;
     record.ok_or_else(|| {
         CliError::usage(format!(
-            "there is no execution {id}; `innkeeper execution list` shows those there are"
+            "there is no execution {id}, or no longer; `innkeeper execution list` shows those there are"
         ))
     })
 }

@@ -11,7 +11,7 @@ use super::{CliError, Exit, Global, Report, execution};
 use crate::bounds;
 use crate::engine::submit::submit;
 use crate::execution::{State, Trigger};
-use crate::job::Name;
+use crate::job::{History, Name};
 use crate::schedule::Schedule;
 use crate::store::{JobRecord, NewExecution, Store};
 use crate::wire;
@@ -113,6 +113,7 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
         ("next fire", at(record.next_fire_at.filter(|_| firing(&record).is_ok()))),
         ("timeout", humantime::format_duration(job.timeout).to_string()),
         ("attempts", format!("at most {}", job.retry.max_attempts)),
+        ("history", history(job.history)),
         ("owner", record.owner.clone()),
         (
             "last execution",
@@ -121,6 +122,16 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
     ];
     let text = lines.map(|(name, value)| format!("{name:15} {value}\n")).concat();
     Ok(Report::new(&wire::Job::from(record), text))
+}
+
+fn history(history: History) -> String {
+    // In days, as most people would write it: a year of humantime has 365.25 of them.
+    let keep = history.keep.map(|keep| match keep.as_secs() {
+        secs if secs % 86_400 == 0 => format!("{} days", secs / 86_400),
+        _ => humantime::format_duration(keep).to_string(),
+    });
+    let keep = keep.map_or_else(|| "for ever".to_owned(), |keep| format!("for {keep}"));
+    history.last.map_or_else(|| keep.clone(), |last| format!("{keep}, the newest {last} at most"))
 }
 
 async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -> Result<Report, CliError> {
@@ -144,6 +155,8 @@ async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -
         by: None,
     };
     let id = submit(store, &execution).await?.id;
+    // A hint: without it, hosts find the execution a moment later.
+    let _ = store.wake_hosts().await;
     if !wait {
         let record = store.execution(id).await.ok().flatten().ok_or_else(|| {
             CliError::unreachable(format!(

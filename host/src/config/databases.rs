@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::document::Text;
 use super::same_file::Identity;
 use super::table::Table;
-use super::{DatabaseConfig, StoreConfig};
+use super::{DatabaseConfig, StoreConfig, history};
 use crate::database_url::DatabaseUrl;
-use crate::job::Name;
+use crate::job::{History, Name};
 
 /// Enough for one host, and below what a PostgreSQL server accepts by default in all (100).
 const STORE_CONNECTIONS: u32 = 4;
@@ -24,12 +24,23 @@ const LARGEST_SIZE: u64 = 16 << 40;
 pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
     let default_url = || DatabaseUrl::Sqlite(data_dir.join("innkeeper.db"));
     let Some(table) = table else {
-        return StoreConfig { url: default_url(), max_connections: STORE_CONNECTIONS };
+        let history = History::default();
+        let (url, max_connections) = (default_url(), STORE_CONNECTIONS);
+        return StoreConfig { url, max_connections, transaction_pooler: false, history };
     };
     let url = table.text("url").and_then(|text| url(&table, &text, data_dir));
     let max_connections = table.integer("max_connections", STORE_CONNECTIONS, 1..=MOST_CONNECTIONS);
+    let transaction_pooler = table.choice("pooler", false, &[("none", false), ("transaction", true)]);
+    if transaction_pooler
+        && !matches!(url, Some(DatabaseUrl::Postgres(_)))
+        && let Some(entry) = table.entry("pooler")
+    {
+        let message = "`pooler` is for PostgreSQL only: nothing stands before a SQLite file; leave it out";
+        table.doc.error(entry.key_at, message);
+    }
+    let history = history::history(&table, History::default());
     table.finish();
-    StoreConfig { url: url.unwrap_or_else(default_url), max_connections }
+    StoreConfig { url: url.unwrap_or_else(default_url), max_connections, transaction_pooler, history }
 }
 
 /// `[databases.NAME]`: none of them may be the store's own file.

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::document::Text;
 use super::references::Names;
 use super::table::Table;
-use super::{JobKey, JobPlaces, LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, values};
-use crate::job::{Job, Name, OnCrash};
+use super::{
+    JobKey, JobPlaces, LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, history, values,
+};
+use crate::job::{History, Job, Name, OnCrash};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::schedule::{Schedule, Spec};
 
@@ -19,6 +21,7 @@ pub(super) fn jobs(
     tables: Vec<(Name, Table<'_>)>,
     plugins: &BTreeMap<Name, PluginConfig>,
     names: &Names,
+    history: History,
     places: &mut Places,
 ) -> BTreeMap<Name, Job> {
     let mut jobs = BTreeMap::new();
@@ -47,16 +50,17 @@ pub(super) fn jobs(
                 OnCrash::default(),
                 &[("retry", OnCrash::Retry), ("fail", OnCrash::Fail)],
             ),
+            history: history::history(&table, history),
         };
         table.finish();
         places.jobs.insert(name.clone(), place);
         if let (Some(plugin), Some(handler)) = (plugin, handler) {
             let args = args.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
             let handler = handler.value().to_owned();
-            let Rest { schedule, enabled, timeout, retry, on_crash } = rest;
+            let Rest { schedule, enabled, timeout, retry, on_crash, history } = rest;
             jobs.insert(
                 name.clone(),
-                Job { name, plugin, handler, args, schedule, enabled, retry, timeout, on_crash },
+                Job { name, plugin, handler, args, schedule, enabled, retry, timeout, on_crash, history },
             );
         }
     }
@@ -70,6 +74,7 @@ struct Rest {
     timeout: Duration,
     retry: RetryPolicy,
     on_crash: OnCrash,
+    history: History,
 }
 
 fn schedule(job: &Table<'_>) -> Option<Schedule> {

@@ -78,6 +78,8 @@ fn an_empty_file_is_a_host_with_its_defaults_and_no_jobs() {
     assert_eq!(config.host.session_timeout, Duration::from_secs(15));
     assert_eq!(config.store.url, DatabaseUrl::Sqlite("innkeeper-data/innkeeper.db".into()));
     assert_eq!(config.store.max_connections, 4);
+    let keep = Some(Duration::from_secs(90 * 86_400));
+    assert_eq!(config.store.history, History { keep, last: None });
     assert!(config.databases.is_empty() && config.plugins.is_empty() && config.jobs.is_empty());
 }
 
@@ -110,6 +112,7 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
         retry: crate::retry::RetryPolicy::default(),
         timeout: Duration::from_secs(300),
         on_crash: crate::job::OnCrash::Retry,
+        history: crate::job::History::default(),
     };
     assert_eq!(*job, expected);
 }
@@ -126,6 +129,8 @@ session_timeout = "1s"
 [store]
 url = "postgres://inn@db.example/inn"
 max_connections = 1
+pooler = "transaction"
+history = { keep = "30days", last = 5 }
 [databases.app]
 url = "sqlite:/srv/app.db"
 max_connections = 2
@@ -160,6 +165,7 @@ enabled = false
 timeout = "10s"
 retry = { max_attempts = 5, backoff = "linear", initial = "1s", maximum = "1s", jitter = 0 }
 on_crash = "fail"
+history = { keep = "forever" }
 [jobs.inherits]
 plugin = "p"
 handler = "h"
@@ -175,6 +181,7 @@ fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     assert_eq!(config.host.session_timeout, Duration::from_secs(1));
     assert_eq!(config.store.url, DatabaseUrl::Postgres("postgres://inn@db.example/inn".into()));
     assert_eq!(config.store.max_connections, 1);
+    assert!(config.store.transaction_pooler && !valid("").store.transaction_pooler);
     let app = &config.databases[&name("app")];
     assert_eq!(app.url, DatabaseUrl::Sqlite("/srv/app.db".into()));
     assert_eq!((app.max_connections, app.acquire_timeout), (2, Duration::from_millis(250)));
@@ -209,7 +216,10 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     let second = Duration::from_secs(1);
     assert_eq!((job.retry.initial, job.retry.maximum, job.retry.jitter), (second, second, 0.0));
     assert_eq!(job.on_crash, crate::job::OnCrash::Fail);
+    assert_eq!(job.history, History { keep: None, last: Some(5) }, "what it leaves out is the store's");
     let inherits = &config.jobs[&name("inherits")];
+    let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+    assert_eq!(inherits.history, History { keep: days(30), last: Some(5) }, "the store's");
     assert_eq!(inherits.timeout, Duration::from_secs(5400), "the plugin's");
     let at: jiff::Timestamp = "2030-01-31T08:00:00Z".parse().unwrap();
     assert_eq!(inherits.schedule.as_ref().unwrap().next_after(jiff::Timestamp::UNIX_EPOCH), Some(at));
@@ -343,6 +353,10 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
     let others = [
         ("store", "url"),
         ("store", "max_connections"),
+        ("store", "pooler"),
+        ("store", "history"),
+        ("store.history", "keep"),
+        ("store.history", "last"),
         ("databases.d", "url"),
         ("databases.d", "acquire_timeout"),
         ("databases.d", "max_size"),

@@ -34,6 +34,7 @@ pub(super) async fn run(engine: Arc<Engine>) {
                 }
                 if !planned.fired.is_empty() || planned.promoted > 0 {
                     engine.ready.notify_one();
+                    engine.others.notify_one();
                 }
                 for error in &planned.unreadable {
                     if told.insert(error.clone()) {

@@ -110,6 +110,7 @@ impl Port for EnginePort {
         };
         self.engine.due.notify_one();
         self.engine.ready.notify_one();
+        self.engine.others.notify_one();
         Ok(id)
     }
 }

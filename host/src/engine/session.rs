@@ -54,6 +54,11 @@ impl HostSession {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What tells this process from every other.
+    pub(super) fn boot(&self) -> Uuid {
+        self.boot
+    }
+
     pub(super) fn id(&self) -> SessionId {
         self.current().id
     }

@@ -13,6 +13,7 @@ use uuid::{ContextV7, Uuid};
 use super::StoreError;
 use super::migrate::{self, Migration};
 use super::phase::EngineTx;
+use super::pooler::{Lent, Pooler};
 use super::time::{StoreClock, Time};
 use crate::database_url::DatabaseUrl;
 
@@ -25,6 +26,8 @@ pub struct Store {
     pub(super) place: Arc<str>,
     /// Those that this binary knows, in order.
     pub(super) migrations: &'static [Migration],
+    pooler: Pooler,
+    idle_in_transaction_timeout: Duration,
     ids: Arc<Mutex<ContextV7>>,
 }
 
@@ -56,6 +59,8 @@ pub struct StoreOptions {
     /// PostgreSQL ends a phase that does nothing for so long: a host that was stopped in the
     /// middle of one does not keep its locks.
     pub idle_in_transaction_timeout: Duration,
+    /// What the connections lead to. PostgreSQL only.
+    pub pooler: Pooler,
 }
 
 impl Default for StoreOptions {
@@ -65,6 +70,7 @@ impl Default for StoreOptions {
             create: false,
             acquire_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(10),
+            pooler: Pooler::None,
         }
     }
 }
@@ -98,7 +104,16 @@ impl Store {
             Pools::Postgres { .. } => migrate::POSTGRES,
             Pools::Sqlite { .. } => migrate::SQLITE,
         };
-        Ok(Self { pools, clock: StoreClock::default(), place, migrations, ids })
+        let StoreOptions { pooler, idle_in_transaction_timeout, .. } = *options;
+        Ok(Self {
+            pools,
+            clock: StoreClock::default(),
+            place,
+            migrations,
+            pooler,
+            idle_in_transaction_timeout,
+            ids,
+        })
     }
 
     /// The same store by another clock.
@@ -131,7 +146,8 @@ impl Store {
     pub(super) async fn begin_transaction(&self) -> Result<(EngineTx, Option<Time>), StoreError> {
         Ok(match &self.pools {
             Pools::Postgres { phases, .. } => {
-                (EngineTx::Postgres(phases.begin().await?), self.clock.postgres())
+                let tx = self.pooler.begin(phases, self.idle_in_transaction_timeout).await?;
+                (EngineTx::Postgres(tx), self.clock.postgres())
             }
             Pools::Sqlite { write, .. } => {
                 let tx = write.begin_with("BEGIN IMMEDIATE").await?;
@@ -139,6 +155,23 @@ impl Store {
                 (EngineTx::Sqlite(tx), self.clock.sqlite())
             }
         })
+    }
+
+    /// A connection of a pool, for statements that need no transaction.
+    pub(super) async fn lend(&self, pool: &PgPool) -> Result<Lent, StoreError> {
+        let lent = self.pooler.lend(pool, self.idle_in_transaction_timeout).await;
+        lent.map_err(|error| self.unreachable(error))
+    }
+
+    /// The settings of a connection for hints, where there can be one.
+    pub(super) fn settings_to_listen(&self) -> Option<PgConnectOptions> {
+        match &self.pools {
+            // It would listen in a session that is somebody else's the next moment.
+            Pools::Postgres { phases, .. } if self.pooler == Pooler::None => {
+                Some((*phases.connect_options()).clone().application_name("innkeeper-listen"))
+            }
+            _ => None,
+        }
     }
 
     /// An error that stood in the way of a connection, with the place.
@@ -164,9 +197,8 @@ impl Store {
 }
 
 async fn connect_postgres(address: &str, options: &StoreOptions) -> Result<Pools, StoreError> {
-    let idle = options.idle_in_transaction_timeout.as_millis().max(1);
-    let settings =
-        PgConnectOptions::from_str(address)?.options([("idle_in_transaction_session_timeout", idle)]);
+    let settings = PgConnectOptions::from_str(address)?;
+    let settings = options.pooler.settings(settings, options.idle_in_transaction_timeout);
     let phases = settings.clone().application_name("innkeeper-store");
     let heartbeat = settings.application_name("innkeeper-heartbeat");
     // A pool would go on trying, and answer with a time-out instead of the reason.

@@ -140,6 +140,13 @@ impl From<sqlx::Error> for StoreError {
                 let code = source.code().unwrap_or_default().into_owned();
                 let message = source.message().to_owned();
                 let postgres = source.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some();
+                if postgres && is_from_a_pooler(&code, &message) {
+                    return unavailable(format!(
+                        "{message}: as it seems, a connection pooler in transaction mode stands before the \
+                         database; write `pooler = \"transaction\"` in [store], or give the host a way to \
+                         the database without the pooler"
+                    ));
+                }
                 match if postgres { by_sqlstate(&code) } else { by_sqlite_code(&code, &message) } {
                     Class::Unavailable => Self::Unavailable(message),
                     Class::NotMigrated => Self::NotMigrated(format!("{message}; run `innkeeper migrate`")),
@@ -157,6 +164,13 @@ enum Class {
     NotMigrated,
     Corrupt,
     Other,
+}
+
+/// What no PostgreSQL says of its own accord to this host: pgbouncer refuses the settings that a
+/// connection begins with, and a statement that was prepared in one session is asked for in
+/// another (26000), or prepared again (42P05).
+fn is_from_a_pooler(code: &str, message: &str) -> bool {
+    matches!(code, "26000" | "42P05") || message.starts_with("unsupported startup parameter")
 }
 
 /// SQLSTATE, <https://www.postgresql.org/docs/current/errcodes-appendix.html>.

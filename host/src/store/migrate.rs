@@ -55,9 +55,9 @@ macro_rules! migrations {
 }
 
 /// The migrations of PostgreSQL, in order.
-pub const POSTGRES: &[Migration] = migrations!("postgres": "0001_store", "0002_hosts");
+pub const POSTGRES: &[Migration] = migrations!("postgres": "0001_store", "0002_hosts", "0003_history");
 /// The migrations of SQLite, in order.
-pub const SQLITE: &[Migration] = migrations!("sqlite": "0001_store", "0002_hosts");
+pub const SQLITE: &[Migration] = migrations!("sqlite": "0001_store", "0002_hosts", "0003_history");
 
 const fn number_of(file: &str) -> i32 {
     let digits = file.as_bytes();

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Sqlite, Transaction};
 
 use super::StoreError;
 use super::connection::Store;
+use super::pooler::Lent;
 use super::time::Time;
 
 /// What a transaction of the store is for.
@@ -25,6 +26,10 @@ pub enum PhaseName {
     Handler,
     /// Jobs, components, plugins and host sessions.
     Definition,
+    /// History is removed.
+    Prune,
+    /// Other hosts are told that there may be something to do.
+    Hint,
 }
 
 impl PhaseName {
@@ -39,6 +44,8 @@ impl PhaseName {
             Self::Enqueue => "enqueuing",
             Self::Handler => "a handler's record",
             Self::Definition => "definitions",
+            Self::Prune => "pruning",
+            Self::Hint => "a hint to other hosts",
         }
     }
 }
@@ -62,7 +69,7 @@ pub struct PhaseTx {
 
 #[derive(Debug)]
 pub(super) enum EngineTx {
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Lent),
     Sqlite(Transaction<'static, Sqlite>),
 }
 

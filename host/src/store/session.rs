@@ -118,20 +118,27 @@ impl Store {
         draining: bool,
     ) -> Result<Heartbeat, StoreError> {
         macro_rules! beat {
-            ($sql:ident, $pool:expr) => {
+            ($sql:ident, $conn:expr) => {
                 sqlx::query_scalar($sql::HEARTBEAT)
                     .bind(self.now())
                     .bind(session.0)
                     .bind(micros(ttl))
                     .bind(lowest_open_lease)
                     .bind(draining)
-                    .fetch_all(&mut *$pool.acquire().await.map_err(|error| self.unreachable(error))?)
+                    .fetch_all($conn)
                     .await?
             };
         }
         let renewed: Vec<bool> = match &self.pools {
-            Pools::Postgres { heartbeat, .. } => beat!(postgres, heartbeat),
-            Pools::Sqlite { write, .. } => beat!(sqlite, write),
+            Pools::Postgres { heartbeat, .. } => {
+                let mut lent = self.lend(heartbeat).await?;
+                let renewed = beat!(postgres, &mut *lent);
+                lent.commit().await?;
+                renewed
+            }
+            Pools::Sqlite { write, .. } => {
+                beat!(sqlite, &mut *write.acquire().await.map_err(|error| self.unreachable(error))?)
+            }
         };
         match renewed.first() {
             Some(&drain_requested) => Ok(Heartbeat { drain_requested }),

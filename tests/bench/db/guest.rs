@@ -147,6 +147,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
             retry: RetryPolicy::default(),
             timeout,
             on_crash: OnCrash::Fail,
+            history: innkeeper::job::History::default(),
         }),
         args,
         triggered_by: Trigger::Manual,

@@ -77,6 +77,7 @@ pub fn noop() -> Result<Job> {
         retry: RetryPolicy::default(),
         timeout: Duration::from_secs(60),
         on_crash: OnCrash::Retry,
+        history: innkeeper::job::History::default(),
     })
 }
 

@@ -23,7 +23,7 @@ rule!(an_attempt_has_all_that_a_handler_is_called_with, async |world: &World| {
     let attempt = world.claim_one(session).await;
     assert_eq!(attempt.execution, id);
     assert_eq!((attempt.attempt, attempt.max_attempts), (1, 3));
-    assert_eq!(attempt.job, job("j"));
+    assert_eq!(*attempt.job, job("j"));
     assert_eq!(attempt.args, args);
     assert_eq!(attempt.triggered_by, Trigger::Manual);
     assert_eq!(attempt.scheduled_at, scheduled_at);

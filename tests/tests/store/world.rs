@@ -232,6 +232,7 @@ pub fn job(job: &str) -> Job {
         },
         timeout: Duration::from_secs(60),
         on_crash: OnCrash::Retry,
+        history: innkeeper::job::History::default(),
     }
 }
 
