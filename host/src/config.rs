@@ -17,6 +17,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub use self::error::{ConfigError, ConfigErrors, Location};
 
 use self::document::Document;
 use self::references::Names;
-use self::table::Table;
+use self::table::{Entry, Table};
 use self::values::ArgPlaces;
 use crate::args::ArgsError;
 use crate::database_url::DatabaseUrl;
@@ -81,6 +82,7 @@ pub enum GrantKey {
 /// Where things stand in the file, for what is checked later.
 #[derive(Debug)]
 struct Places {
+    listen: Location,
     store: Location,
     databases: BTreeMap<Name, Location>,
     plugins: BTreeMap<Name, Location>,
@@ -163,7 +165,7 @@ impl Config {
     fn read(root: Table<'_>, path: &Path) -> Self {
         let doc = root.doc;
         let base = path.parent().unwrap_or(Path::new(""));
-        let host = HostConfig::read(root.table("host"), base);
+        let (host, listen_at) = HostConfig::read(root.table("host"), base);
         let store_table = root.table("store");
         let databases = root.named("databases");
         let plugins = root.named("plugins");
@@ -171,6 +173,7 @@ impl Config {
         root.finish();
         let names = Names::new(&databases, &plugins, &jobs);
         let mut places = Places {
+            listen: doc.location(listen_at),
             store: doc.location(store_table.as_ref().map_or(0, |table| table.at)),
             databases: databases.iter().map(|(name, table)| (name.clone(), doc.location(table.at))).collect(),
             plugins: BTreeMap::new(),
@@ -220,6 +223,12 @@ impl Config {
         self.places.databases.get(database).cloned().unwrap_or_else(|| Location::whole(&self.path))
     }
 
+    /// Where `listen` of `[host]` stands.
+    #[must_use]
+    pub fn location_of_listen(&self) -> Location {
+        self.places.listen.clone()
+    }
+
     /// Where the store stands: the start of the file if it is left out.
     #[must_use]
     pub fn location_of_store(&self) -> Location {
@@ -258,6 +267,9 @@ pub struct HostConfig {
     pub name: String,
     /// The SQLite store and plugins' SQLite databases. Absolute, or relative to the file.
     pub data_dir: PathBuf,
+    /// Where the host is asked for its health; port 0 for any that is free. `None`: nothing is
+    /// opened.
+    pub listen: Option<SocketAddr>,
     /// Executions at once on this host.
     pub concurrency: usize,
     /// How long a shutdown waits for running executions.
@@ -267,11 +279,14 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
-    fn read(table: Option<Table<'_>>, base: &Path) -> Self {
+    /// With the place of `listen`.
+    fn read(table: Option<Table<'_>>, base: &Path) -> (Self, usize) {
+        let mut listen_at = 0;
         let machine = || gethostname::gethostname().to_string_lossy().into_owned();
         let mut host = Self {
             name: String::new(),
             data_dir: base.join("innkeeper-data"),
+            listen: None,
             concurrency: 32,
             drain_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(15),
@@ -282,6 +297,10 @@ impl HostConfig {
             }
             if let Some(folder) = table.text("data_dir") {
                 host.data_dir = base.join(folder.value());
+            }
+            if let Some(entry) = table.entry("listen") {
+                listen_at = entry.at();
+                host.listen = address(&entry);
             }
             host.concurrency = table.integer("concurrency", 32, 1..=1000) as usize;
             host.drain_timeout = table.duration(
@@ -299,8 +318,17 @@ impl HostConfig {
         if host.name.is_empty() {
             host.name = machine();
         }
-        host
+        (host, listen_at)
     }
+}
+
+/// A name would have to be looked up, and may stand for several addresses.
+fn address(entry: &Entry<'_>) -> Option<SocketAddr> {
+    let address = entry.text()?.value().parse().ok();
+    if address.is_none() {
+        entry.wrong("an IP address and a port, such as \"127.0.0.1:7878\" or \"[::1]:7878\"");
+    }
+    address
 }
 
 /// `[store]`.

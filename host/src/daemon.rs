@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigErrors};
+use crate::engine::health::Health;
 use crate::engine::registry::Registry;
 use crate::engine::{Engine, Settings};
+use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::plugin;
@@ -42,9 +44,12 @@ pub struct ServeOptions {
 /// Where it cannot start; see [`ServeError`].
 pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
     let signals = Signals::listen()?;
+    let health = Arc::new(Health::default());
+    // First, so that it can be asked how the start goes.
+    let server = listen(&config, &health).await?;
     // Compiling takes its time, and another host may be migrating the store.
     let Host { engine, store, databases } = tokio::select! {
-        host = Host::prepare(&config, options) => host?,
+        host = Host::prepare(&config, options, health) => host?,
         () = signals.first.cancelled() => {
             tracing::info!("stopped before it had started");
             return Ok(());
@@ -68,8 +73,22 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
     if tokio::time::timeout(CLOSING, closed).await.is_err() {
         tracing::warn!("connections were not closed in time");
     }
+    if let Some(server) = server {
+        server.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Answers on the address of the configuration, if it has one.
+async fn listen(config: &Config, health: &Arc<Health>) -> Result<Option<Server>, ServeError> {
+    let Some(address) = config.host.listen else { return Ok(None) };
+    let listener = Listener::bind(address).await.map_err(|error| {
+        let message = http::explain(address, &error);
+        ServeError::Configuration(ConfigErrors::one(config.location_of_listen(), message))
+    })?;
+    tracing::info!(address = %listener.address(), "listening");
+    Ok(Some(listener.serve(http::router(health.clone()))))
 }
 
 /// Says once what is to be said about the plugins' logins. `innkeeper check` refuses what is an
@@ -96,7 +115,11 @@ struct Host {
 }
 
 impl Host {
-    async fn prepare(config: &Config, options: ServeOptions) -> Result<Self, ServeError> {
+    async fn prepare(
+        config: &Config,
+        options: ServeOptions,
+        health: Arc<Health>,
+    ) -> Result<Self, ServeError> {
         let databases = Databases::open(&config.databases);
         let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?;
         let (plugins, problems) = Registry::load(config, &runtime, &databases).await;
@@ -112,7 +135,7 @@ impl Host {
             session_timeout: config.host.session_timeout,
             drain_timeout: config.host.drain_timeout,
         };
-        let engine = Engine::new(store.clone(), runtime, plugins, settings).await?;
+        let engine = Engine::new(store.clone(), runtime, plugins, settings, health).await?;
         Ok(Self { engine, store, databases })
     }
 }

@@ -6,8 +6,9 @@
 //! executions of due jobs, `dispatcher` starts them, `executor` calls their handlers,
 //! `completer` records how they ended, and `rescuer` ends what a dead host left open.
 //! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
-//! for an execution.
+//! for an execution. [`health`] is what the loops tell of the store meanwhile.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::store::{Store, StoreError};
 mod completer;
 mod dispatcher;
 mod executor;
+pub mod health;
 mod planner;
 mod port;
 pub mod registry;
@@ -29,6 +31,7 @@ mod rescuer;
 mod session;
 pub mod submit;
 
+use health::Health;
 use registry::Registry;
 use session::HostSession;
 
@@ -65,6 +68,7 @@ pub struct Engine {
     plugins: Registry,
     settings: Settings,
     session: HostSession,
+    health: Arc<Health>,
     /// One permit for each execution that may run; held until its completion is durable.
     slots: Arc<Semaphore>,
     /// Something may be ready to start.
@@ -88,6 +92,7 @@ impl Engine {
         runtime: Runtime,
         plugins: Registry,
         settings: Settings,
+        health: Arc<Health>,
     ) -> Result<Arc<Self>, StoreError> {
         let stop = CancellationToken::new();
         let session = HostSession::register(&store, &settings, &plugins, &stop).await?;
@@ -98,6 +103,7 @@ impl Engine {
             plugins,
             settings,
             session,
+            health,
             ready: Notify::new(),
             due: Notify::new(),
             drain: CancellationToken::new(),
@@ -113,15 +119,17 @@ impl Engine {
         let finished = CancellationToken::new();
         let (completer, completions) = completer::start(self.clone());
         let keepers = TaskTracker::new();
-        keepers.spawn(session::keep_alive(self.clone(), finished.clone()));
-        keepers.spawn(session::watch_over(self.clone(), finished.clone()));
+        keepers.spawn(self.watched("heartbeat", session::keep_alive(self.clone(), finished.clone())));
+        keepers.spawn(self.watched("session watch", session::watch_over(self.clone(), finished.clone())));
         let loops = TaskTracker::new();
-        loops.spawn(planner::run(self.clone()));
-        loops.spawn(dispatcher::run(self.clone(), completions));
-        loops.spawn(rescuer::run(self.clone()));
+        loops.spawn(self.watched("planner", planner::run(self.clone())));
+        loops.spawn(self.watched("dispatcher", dispatcher::run(self.clone(), completions)));
+        loops.spawn(self.watched("rescuer", rescuer::run(self.clone())));
+        self.health.serving();
 
         drain.cancelled().await;
         tracing::info!(running = self.executions.len(), "draining: nothing new is started");
+        self.health.draining();
         self.drain.cancel();
         loops.close();
         self.end_executions(&loops, stop_now).await;
@@ -137,6 +145,15 @@ impl Engine {
             Ok(Err(error)) => tracing::warn!(%error, "the host session was not ended; it will expire"),
             Err(_) => tracing::warn!("the host session was not ended in time; it will expire"),
         }
+    }
+
+    /// The loop, which its health knows of.
+    fn watched<L: Future<Output = ()>>(
+        &self,
+        name: &'static str,
+        running: L,
+    ) -> impl Future<Output = ()> + use<L> {
+        self.health.clone().watch(name, running)
     }
 
     /// Waits for what runs, and for a START that was under way when the drain began.
@@ -173,28 +190,45 @@ impl Engine {
     }
 }
 
-/// Says once that the store does not answer, and once that it does again.
-#[derive(Default)]
+/// Says once that the store does not answer, and once that it does again; and tells the host's
+/// health. One for each loop.
 struct StoreWatch {
-    failing: bool,
+    health: Arc<Health>,
+    /// The work that fails.
+    failing: BTreeSet<&'static str>,
 }
 
 impl StoreWatch {
+    fn new(engine: &Engine) -> Self {
+        Self { health: engine.health.clone(), failing: BTreeSet::new() }
+    }
+
     /// Notes how something went; returns the value where it went well.
     fn note<T>(&mut self, what: &'static str, result: Result<T, StoreError>) -> Option<T> {
         match result {
             Ok(value) => {
-                if std::mem::take(&mut self.failing) {
+                if self.failing.remove(what) {
+                    self.health.store_works(what);
                     tracing::info!(what, "the store answers again");
                 }
                 Some(value)
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                self.health.store_fails(what, &error);
+                if self.failing.insert(what) {
                     tracing::error!(what, %error, "the store failed; trying again until it works");
                 }
                 None
             }
+        }
+    }
+}
+
+/// A loop that has ended asks no more, and would never say that the store works again.
+impl Drop for StoreWatch {
+    fn drop(&mut self) {
+        for what in &self.failing {
+            self.health.store_works(what);
         }
     }
 }

@@ -4,7 +4,8 @@
 //! Read in this order: [`job`], [`schedule`], [`retry`] and [`execution`] are the rules, pure
 //! and without I/O; [`store`] keeps the host's own records; [`plugin`] finds components and
 //! [`runtime`] calls them; [`interfaces`] is what a component may ask of the host; [`engine`]
-//! moves executions through their phases; [`config`] reads the operator's file; [`daemon`]
+//! moves executions through their phases; [`http`] answers
+//! whoever watches over the host; [`config`] reads the operator's file; [`daemon`]
 //! wires it all, and [`cli`] is what a person types.
 
 pub mod args;
@@ -17,6 +18,7 @@ pub mod daemon;
 pub mod database_url;
 pub mod engine;
 pub mod execution;
+pub mod http;
 pub mod interfaces;
 pub mod job;
 pub mod plugin;

@@ -1,6 +1,7 @@
 //! A host under test: the real binary, with its own store and its own application database.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -205,6 +206,15 @@ impl TestHost {
             assert!(Instant::now() < deadline, "{text:?} was not logged:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The address that it listens on, which its log tells.
+    pub async fn address(&self) -> SocketAddr {
+        const TOLD: &str = "listening address=";
+        self.wait_for_log(TOLD).await;
+        let log = self.log();
+        let told = log.split(TOLD).nth(1).and_then(|rest| rest.split_whitespace().next());
+        told.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {log}"))
     }
 
     /// The most memory that it has had, in bytes.

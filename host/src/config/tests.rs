@@ -72,6 +72,7 @@ fn an_empty_file_is_a_host_with_its_defaults_and_no_jobs() {
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     assert_eq!(config.host.name, host);
     assert_eq!(config.host.data_dir, Path::new("innkeeper-data"));
+    assert_eq!(config.host.listen, None, "nothing is opened");
     assert_eq!(config.host.concurrency, 32);
     assert_eq!(config.host.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.host.session_timeout, Duration::from_secs(15));
@@ -118,6 +119,7 @@ const FULL: &str = r#"
 [host]
 name = "inn-1"
 data_dir = "/srv/inn"
+listen = "[::1]:7878"
 concurrency = 1_000
 drain_timeout = "0s"
 session_timeout = "1s"
@@ -336,7 +338,8 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
     let shown = format!("{config:?}");
     assert!(shown.contains("postgres://app@db.example/app") && !shown.contains("hunter2"), "{shown}");
 
-    let keys = ["name", "data_dir", "concurrency", "drain_timeout", "session_timeout"].map(|k| ("host", k));
+    let keys = ["name", "data_dir", "listen", "concurrency", "drain_timeout", "session_timeout"];
+    let keys = keys.map(|key| ("host", key));
     let others = [
         ("store", "url"),
         ("store", "max_connections"),
@@ -420,6 +423,7 @@ fn later_checks_find_the_place_of_a_job_its_keys_and_a_plugin() {
     assert_eq!(at(config.location_of_plugin(&name("maintenance"))), (6, 13));
     assert_eq!(at(config.location_of_database(&name("app"))), (2, 12));
     assert_eq!(at(config.location_of_store()), (1, 1));
+    assert_eq!(at(valid("[host]\nlisten = '[::1]:0'").location_of_listen()), (2, 10));
     assert_eq!(config.location_of_job(&name("other"), JobKey::Args).to_string(), FILE);
     let grant = |key| at(config.location_of_grant(&name("maintenance"), &name("app"), key));
     assert_eq!(grant(GrantKey::Url), (8, 1), "left out: the header");
@@ -488,6 +492,7 @@ fn the_example_shows_every_key_and_its_true_default() {
     // What the text of the example calls an example or needed.
     let examples = [
         "name",
+        "listen",
         "component",
         "config",
         "plugin",

@@ -36,12 +36,12 @@ impl Completions {
 
 pub(super) fn start(engine: Arc<Engine>) -> (JoinHandle<()>, Completions) {
     let (sender, receiver) = mpsc::channel(BATCH);
-    (tokio::spawn(run(engine, receiver)), Completions(sender))
+    (tokio::spawn(engine.watched("completer", run(engine.clone(), receiver))), Completions(sender))
 }
 
 async fn run(engine: Arc<Engine>, mut receiver: mpsc::Receiver<Ended>) {
     let mut batch = Vec::new();
-    let mut watch = StoreWatch::default();
+    let mut watch = StoreWatch::new(&engine);
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         for (session, ended) in by_session(batch.drain(..)) {
             record(&engine, &session, ended, &mut watch).await;
@@ -98,7 +98,10 @@ async fn record_one_by_one(
     for completion in completions {
         let recording = loop {
             match engine.store.record(session.id, std::slice::from_ref(completion)).await {
-                Ok(recording) => break recording.into_iter().next().unwrap_or(Recording::Stale),
+                Ok(recording) => {
+                    watch.note("record", Ok(()));
+                    break recording.into_iter().next().unwrap_or(Recording::Stale);
+                }
                 Err(error) => {
                     if !matches!(error, StoreError::Unavailable(_)) {
                         let message = format!("how the execution ended could not be recorded: {error}");

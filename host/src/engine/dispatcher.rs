@@ -14,7 +14,7 @@ use crate::store::StoreError;
 const BATCH: usize = 500;
 
 pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
-    let mut watch = StoreWatch::default();
+    let mut watch = StoreWatch::new(&engine);
     while let Some(mut slots) = free_slots(&engine).await {
         let free = slots.num_permits();
         let session = engine.session.current();

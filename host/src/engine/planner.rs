@@ -17,7 +17,7 @@ const BATCH: u32 = 500;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(engine: Arc<Engine>) {
-    let mut watch = StoreWatch::default();
+    let mut watch = StoreWatch::new(&engine);
     let mut told = HashSet::new();
     while !engine.drain.is_cancelled() {
         let planned = watch.note("plan", engine.store.plan(BATCH).await);

@@ -9,7 +9,7 @@ use super::{Engine, StoreWatch};
 const BATCH: u32 = 10;
 
 pub(super) async fn run(engine: Arc<Engine>) {
-    let mut watch = StoreWatch::default();
+    let mut watch = StoreWatch::new(&engine);
     while !engine.drain.is_cancelled() {
         let own = engine.session.with_open_starts();
         let rescued = watch.note("rescue", engine.store.rescue(BATCH, &own).await).unwrap_or_default();

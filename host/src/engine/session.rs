@@ -152,7 +152,7 @@ impl LiveSession {
 /// until `finished`.
 pub(super) async fn keep_alive(engine: Arc<Engine>, finished: CancellationToken) {
     let timeout = engine.settings.session_timeout;
-    let mut watch = StoreWatch::default();
+    let mut watch = StoreWatch::new(&engine);
     let mut pause = timeout / 3;
     loop {
         tokio::select! {
@@ -184,6 +184,11 @@ pub(super) async fn watch_over(engine: Arc<Engine>, finished: CancellationToken)
         let session = engine.session.current();
         if is_over(clock::since_boot(), session.renewed(), timeout) && !session.stop.is_cancelled() {
             tracing::error!("the host session could not be renewed in time; stopping its handlers");
+            // Before it is stopped: after that, another one may be registered at any time.
+            engine.health.session_lost(
+                "the host session could not be renewed in time: its handlers were stopped, and another one \
+                 is registered as soon as the store answers",
+            );
             session.stop.cancel();
         }
     }
@@ -199,6 +204,10 @@ async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> 
         Ok(Ok(())) => session.renew(asked),
         Ok(Err(StoreError::SessionLost)) => {
             tracing::warn!("this host's session was ended by another host; starting a new one");
+            engine.health.session_lost(
+                "the host session was ended by another host, since it was not renewed in time; another one \
+                 is registered as soon as the store answers",
+            );
             session.stop.cancel();
         }
         Ok(Err(error)) => return Err(error),
@@ -208,9 +217,10 @@ async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> 
 }
 
 async fn register_again(engine: &Engine) -> Result<(), StoreError> {
-    let Engine { store, settings, plugins, stop, session, .. } = engine;
+    let Engine { store, settings, plugins, stop, session, health, .. } = engine;
     let registered = LiveSession::register(store, settings, plugins, stop, session.boot).await?;
     session.replace(registered);
+    health.session_lives();
     Ok(())
 }
 
