@@ -2,7 +2,7 @@
 
 use super::model::{Action, HostId, Rules, State, Variant};
 use super::store::{
-    Author, ExecutionId, Lease, Lock, Outcome, Phase, SessionId, Stage, Start, Transaction, Write,
+    Author, ExecutionId, Lease, Lock, Outcome, Phase, Session, SessionId, Stage, Start, Transaction, Write,
 };
 
 /// Whether a host takes steps.
@@ -53,9 +53,10 @@ impl State {
     /// not wait for each other; each has one transaction at a time.
     pub fn steps_of_host(&self, id: HostId, rules: &Rules, actions: &mut Vec<Action>) {
         self.steps_of_dispatcher(id, rules, actions);
+        self.steps_of_handlers(id, rules, actions);
         self.steps_of_completer(id, rules, actions);
         self.steps_of_rescuer(id, rules, actions);
-        self.steps_of_session(id, actions);
+        self.steps_of_session(id, rules, actions);
     }
 
     fn steps_of_dispatcher(&self, id: HostId, rules: &Rules, actions: &mut Vec<Action>) {
@@ -77,7 +78,7 @@ impl State {
                 }
             }
             None => {
-                let lock = self.store.grants(host.session, Lock::Shared);
+                let lock = self.store.grants(host.session, rules.start_lock());
                 if !host.draining && !session.dead && lock && self.store.claimable().next().is_some() {
                     actions.push(Action::LockForStart(id));
                 }
@@ -85,19 +86,35 @@ impl State {
         }
     }
 
-    fn steps_of_completer(&self, id: HostId, rules: &Rules, actions: &mut Vec<Action>) {
+    /// A handler waits for what it leaves behind, and ends as it likes.
+    fn steps_of_handlers(&self, id: HostId, rules: &Rules, actions: &mut Vec<Action>) {
         let host = &self.hosts[id];
+        let recording = self.awaited(id, is_record).map(|index| self.transaction(index));
+        if recording.is_some_and(|tx| tx.stage == Stage::Locked) {
+            actions.push(Action::WriteRecord(id));
+        }
         for call in host.calls.iter().filter(|call| call.outcome.is_none()) {
+            if recording.is_some_and(|tx| tx.phase == Phase::Record(call.lease)) {
+                continue;
+            }
+            let lock = self.record_lock(call.session, rules);
+            if self.records > 0 && recording.is_none() && self.store.grants(call.session, lock) {
+                actions.push(Action::LockForRecord(id, call.lease));
+            }
             actions.push(Action::EndHandler(id, call.lease, Outcome::Succeeded));
             actions.push(Action::EndHandler(id, call.lease, Outcome::Failed));
             if host.draining {
                 actions.push(Action::EndHandler(id, call.lease, Outcome::Released));
             }
         }
+    }
+
+    fn steps_of_completer(&self, id: HostId, rules: &Rules, actions: &mut Vec<Action>) {
+        let host = &self.hosts[id];
         match self.awaited(id, is_completion).map(|index| self.transaction(index)) {
             Some(tx) => match tx.stage {
                 Stage::Locked => {
-                    let ended = self.ended_by(tx, rules);
+                    let ended = self.ended_by(tx, rules).filter(|_| rules.ends_have_a_key());
                     if !ended.is_some_and(|start| self.store.end_is_being_written(start.lease)) {
                         actions.push(Action::WriteCompletion(id));
                     }
@@ -120,8 +137,9 @@ impl State {
         if let Some(index) = self.awaited(id, |phase| phase == Phase::Rescue) {
             let tx = self.transaction(index);
             // An end that another transaction is inserting is waited for.
-            let waits =
-                self.store.crashed(tx.session).iter().any(|end| self.store.end_is_being_written(end.lease));
+            let ends = self.store.crashed(tx.session);
+            let waits = ends.iter().any(|end| self.store.end_is_being_written(end.lease));
+            let waits = waits && rules.ends_have_a_key();
             if tx.stage == Stage::Locked && !waits {
                 actions.push(Action::WriteRescue(id));
             }
@@ -138,10 +156,11 @@ impl State {
         }
     }
 
-    fn steps_of_session(&self, id: HostId, actions: &mut Vec<Action>) {
+    fn steps_of_session(&self, id: HostId, rules: &Rules, actions: &mut Vec<Action>) {
         let host = &self.hosts[id];
         let session = &self.store.sessions[host.session];
-        if session.expired && !session.dead && self.store.grants(host.session, Lock::Update) {
+        let answered = !session.dead || rules.variant == Variant::HeartbeatRevives;
+        if session.expired && answered && self.store.grants(host.session, Lock::Update) {
             actions.push(Action::Heartbeat(id));
         }
         if session.expired && !host.draining {
@@ -156,7 +175,9 @@ impl State {
     /// Takes a step of a host.
     pub fn step_of_host(&mut self, action: Action, rules: &Rules) {
         match action {
-            Action::LockForStart(id) => self.begin(id, self.hosts[id].session, Phase::Start, Lock::Shared),
+            Action::LockForStart(id) => {
+                self.begin(id, self.hosts[id].session, Phase::Start, rules.start_lock());
+            }
             Action::Claim(id, queued) => {
                 let index = self.awaited(id, |phase| phase == Phase::Start).expect("as offered");
                 self.store.leases_given += 1;
@@ -200,11 +221,18 @@ impl State {
                 let ends = self.store.crashed(self.transaction(index).session);
                 self.store.set_stage(index, Stage::Written(Write::Ends(ends)));
             }
-            Action::Heartbeat(id) => self.store.sessions[self.hosts[id].session].expired = false,
-            Action::RegisterAgain(id) => {
-                self.hosts[id].session = self.store.register();
-                self.hosts[id].in_doubt = false;
+            Action::LockForRecord(id, lease) => {
+                self.records -= 1;
+                let session = self.hosts[id].call(lease).session;
+                self.begin(id, session, Phase::Record(lease), self.record_lock(session, rules));
             }
+            Action::WriteRecord(id) => {
+                let index = self.awaited(id, is_record).expect("as offered");
+                let write = self.record(self.transaction(index), rules);
+                self.store.set_stage(index, Stage::Written(write));
+            }
+            Action::Heartbeat(id) => self.heartbeat(id),
+            Action::RegisterAgain(id) => self.register_again(id),
             Action::EndSession(id) => self.end_session(id, rules),
             other => unreachable!("{other:?} is no step of a host"),
         }
@@ -247,6 +275,19 @@ impl State {
         self.hosts[id].in_doubt = false;
     }
 
+    fn heartbeat(&mut self, id: HostId) {
+        let host = &self.hosts[id];
+        let mut own = host.calls.iter().filter(|call| call.session == host.session);
+        self.store.wrongs.false_heartbeat |= own.any(|call| self.store.was_rescued(call.lease));
+        self.store.sessions[host.session] = Session::default();
+    }
+
+    /// The old session's calls keep it. What it left in doubt is the rescuer's.
+    pub fn register_again(&mut self, id: HostId) {
+        self.hosts[id].session = self.store.register();
+        self.hosts[id].in_doubt = false;
+    }
+
     /// The start that a COMPLETION would end, if it is open.
     fn ended_by(&self, tx: &Transaction, rules: &Rules) -> Option<Start> {
         let call = self.call_of(tx);
@@ -255,7 +296,14 @@ impl State {
             Variant::NoFencing => None,
             Variant::FencingByAttemptOnly => open.find(|start| start.attempt == call.attempt).copied(),
             _ => open
-                .find(|start| tx.lock == Lock::Shared && start.lease == call.lease && start.session == tx.session)
+                .find(|start| {
+                    let lives = match rules.variant {
+                        Variant::CompletionWithoutLock => true,
+                        Variant::CompletionWithoutLockAndKey => !self.store.sessions[tx.session].dead,
+                        _ => tx.lock == Lock::Shared,
+                    };
+                    lives && start.lease == call.lease && start.session == tx.session
+                })
                 .copied(),
         }
     }
@@ -286,8 +334,20 @@ impl State {
 
     /// No lock on the row of a session that is dead: the statement does not find it.
     fn completion_lock(&self, session: SessionId, rules: &Rules) -> Lock {
-        let locks = rules.completion_is_fenced_by_session() && !self.store.sessions[session].dead;
+        let locks = rules.completion_locks() && !self.store.sessions[session].dead;
         if locks { Lock::Shared } else { Lock::None }
+    }
+
+    /// The same for what handlers leave behind.
+    fn record_lock(&self, session: SessionId, rules: &Rules) -> Lock {
+        let locks = rules.variant != Variant::RecordWithoutLock && !self.store.sessions[session].dead;
+        if locks { Lock::Shared } else { Lock::None }
+    }
+
+    fn record(&self, tx: &Transaction, rules: &Rules) -> Write {
+        let Phase::Record(lease) = tx.phase else { unreachable!("it was asked for a record") };
+        let lives = tx.lock == Lock::Shared || rules.variant == Variant::RecordWithoutLock;
+        if lives && !self.store.has_ended(lease) { Write::Record(lease) } else { Write::Stale(lease) }
     }
 
     /// A host is killed: the database rolls back what it has not asked to be committed, and may
@@ -311,6 +371,14 @@ impl State {
         }
     }
 
+    /// A host that is stopped in the middle of a transaction loses it. It may have sent COMMIT,
+    /// for all it knows.
+    pub fn end_idle(&mut self, index: usize) {
+        let tx = self.store.transactions.remove(index);
+        let host = &mut self.hosts[tx.host];
+        host.in_doubt |= tx.phase == Phase::Start && tx.session == host.session;
+    }
+
     fn begin(&mut self, host: HostId, session: SessionId, phase: Phase, lock: Lock) {
         self.store.begin(Transaction { host, session, phase, lock, stage: Stage::Locked, awaited: true });
     }
@@ -332,6 +400,10 @@ impl State {
         let calls = &mut self.hosts[tx.host].calls.iter();
         calls.find(|call| tx.phase == Phase::Completion(call.lease)).expect("a completion is of a call")
     }
+}
+
+fn is_record(phase: Phase) -> bool {
+    matches!(phase, Phase::Record(_))
 }
 
 fn is_completion(phase: Phase) -> bool {

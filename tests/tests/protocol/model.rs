@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use super::hosts::{Host, Life};
 use super::properties;
-use super::store::{ExecutionId, End, Lease, Lock, Outcome, Phase, Queued, Session, SessionId, Stage, Store};
+use super::store::{End, ExecutionId, Lease, Lock, Outcome, Phase, Queued, Session, SessionId, Stage, Store};
 
 /// The place of a host in [`State::hosts`].
 pub type HostId = usize;
@@ -15,6 +15,8 @@ pub struct Rules {
     pub variant: Variant,
     pub executions: u8,
     pub max_attempts: u8,
+    /// How often, in all, a handler leaves something behind.
+    pub records: u8,
     pub faults: Faults,
 }
 
@@ -29,6 +31,19 @@ pub enum Variant {
     FencingByAttemptOnly,
     /// The rescuer marks the session dead without having locked its row for it.
     RescueWithoutLock,
+    /// START asks whether the session lives, and does not hold its row.
+    StartWithoutLock,
+    /// COMPLETION does not ask about the session: an end has a unique key of its own.
+    CompletionWithoutLock,
+    /// COMPLETION holds the session's row, and two ends of one start have no key in common.
+    CompletionWithoutKey,
+    /// COMPLETION asks whether the session lives and the start is open, and nothing holds
+    /// either until it has written.
+    CompletionWithoutLockAndKey,
+    /// What a handler leaves behind is recorded by whether the start was open a moment ago.
+    RecordWithoutLock,
+    /// A heartbeat makes a dead session live again.
+    HeartbeatRevives,
     /// A host whose START was not answered does not ask what became of it.
     UnansweredStartsForgotten,
 }
@@ -44,7 +59,8 @@ pub struct Faults {
     pub drains: u8,
     /// A transaction whose host does not learn what became of it.
     pub lost_answers: u8,
-    /// A session that expires while its host runs.
+    /// A heartbeat that is late by one of two clocks: the session expires while its host runs, or
+    /// the host gives up a session that has not expired.
     pub late_heartbeats: u8,
 }
 
@@ -53,6 +69,8 @@ pub struct Faults {
 pub struct State {
     pub store: Store,
     pub hosts: [Host; 2],
+    /// What handlers may still leave behind.
+    pub records: u8,
     /// Faults that may still happen.
     pub faults: Faults,
 }
@@ -70,6 +88,8 @@ pub enum Action {
     LockForCompletion(HostId, Lease),
     WriteCompletion(HostId),
     HearOfCompletion(HostId),
+    LockForRecord(HostId, Lease),
+    WriteRecord(HostId),
     LockForRescue(HostId, SessionId),
     WriteRescue(HostId),
     Heartbeat(HostId),
@@ -80,6 +100,8 @@ pub enum Action {
     Commit(usize),
     /// The database rolls back what no host waits for.
     RollBack(usize),
+    /// The database ends a transaction of a host that is stopped.
+    EndIdle(usize),
 
     Expire(SessionId),
     Resume(HostId),
@@ -90,6 +112,20 @@ pub enum Action {
     Drain(HostId),
     LoseAnswer(usize),
     ExpireWhileRunning(SessionId),
+    GiveUpSession(HostId),
+}
+
+impl Faults {
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            pauses: self.pauses + other.pauses,
+            kills: self.kills + other.kills,
+            drains: self.drains + other.drains,
+            lost_answers: self.lost_answers + other.lost_answers,
+            late_heartbeats: self.late_heartbeats + other.late_heartbeats,
+        }
+    }
 }
 
 impl Rules {
@@ -103,9 +139,29 @@ impl Rules {
         }
     }
 
-    /// The lock that a live session's START or COMPLETION takes.
-    pub fn completion_is_fenced_by_session(&self) -> bool {
-        !matches!(self.variant, Variant::NoFencing | Variant::FencingByAttemptOnly)
+    /// Whether COMPLETION locks the row of a live session.
+    pub fn completion_locks(&self) -> bool {
+        !matches!(
+            self.variant,
+            Variant::NoFencing
+                | Variant::FencingByAttemptOnly
+                | Variant::CompletionWithoutLock
+                | Variant::CompletionWithoutLockAndKey
+        )
+    }
+
+    /// Whether two ends of one start have a unique key in common, so that the second waits for
+    /// the first.
+    pub fn ends_have_a_key(&self) -> bool {
+        !matches!(
+            self.variant,
+            Variant::NoFencing | Variant::CompletionWithoutKey | Variant::CompletionWithoutLockAndKey
+        )
+    }
+
+    /// The lock that START takes on the row of its session.
+    pub fn start_lock(&self) -> Lock {
+        if self.variant == Variant::StartWithoutLock { Lock::None } else { Lock::Shared }
     }
 
     /// The lock that a rescuer takes.
@@ -121,7 +177,7 @@ impl Rules {
     }
 
     /// What happens by itself, sooner or later.
-    fn steps(&self, state: &State, actions: &mut Vec<Action>) {
+    pub fn steps(&self, state: &State, actions: &mut Vec<Action>) {
         for host in 0..state.hosts.len() {
             match state.hosts[host].life {
                 Life::Running => state.steps_of_host(host, self, actions),
@@ -137,6 +193,10 @@ impl Rules {
                     actions.push(Action::RollBack(index));
                 }
             }
+            let open = !matches!(tx.stage, Stage::Committed(_));
+            if open && tx.awaited && state.hosts[tx.host].life == Life::Paused {
+                actions.push(Action::EndIdle(index));
+            }
         }
         for (session, row) in state.store.sessions.iter().enumerate() {
             if !row.expired && !row.dead && !state.is_renewed(session) {
@@ -145,9 +205,11 @@ impl Rules {
         }
     }
 
-    fn faults(&self, state: &State, actions: &mut Vec<Action>) {
+    /// What may break. The two hosts are alike, so that the first fault is host 0's.
+    pub fn faults(&self, state: &State, actions: &mut Vec<Action>) {
         let left = &state.faults;
-        for (id, host) in state.hosts.iter().enumerate() {
+        let hosts = if *left == self.faults { 1 } else { state.hosts.len() };
+        for (id, host) in state.hosts.iter().enumerate().take(hosts) {
             if left.pauses > 0 && host.life == Life::Running {
                 actions.push(Action::Pause(id));
             }
@@ -160,6 +222,9 @@ impl Rules {
             let session = &state.store.sessions[host.session];
             if left.late_heartbeats > 0 && host.life == Life::Running && !session.expired && !session.dead {
                 actions.push(Action::ExpireWhileRunning(host.session));
+                if !host.draining {
+                    actions.push(Action::GiveUpSession(id));
+                }
             }
         }
         if left.lost_answers == 0 {
@@ -167,7 +232,7 @@ impl Rules {
         }
         for (index, tx) in state.store.transactions.iter().enumerate() {
             let sent = tx.stage != Stage::Locked && tx.phase != Phase::Rescue;
-            if tx.awaited && sent && state.hosts[tx.host].life == Life::Running {
+            if tx.host < hosts && tx.awaited && sent && state.hosts[tx.host].life == Life::Running {
                 actions.push(Action::LoseAnswer(index));
             }
         }
@@ -206,6 +271,7 @@ impl State {
             Action::RollBack(index) => {
                 self.store.transactions.remove(index);
             }
+            Action::EndIdle(index) => self.end_idle(index),
             Action::Expire(session) => self.store.sessions[session].expired = true,
             Action::Resume(host) => self.hosts[host].life = Life::Running,
             Action::Restart(host) => self.hosts[host] = Host::new(self.store.register()),
@@ -229,6 +295,10 @@ impl State {
                 self.faults.late_heartbeats -= 1;
                 self.store.sessions[session].expired = true;
             }
+            Action::GiveUpSession(host) => {
+                self.faults.late_heartbeats -= 1;
+                self.register_again(host);
+            }
             of_host => self.step_of_host(of_host, rules),
         }
     }
@@ -242,7 +312,7 @@ impl Model for Rules {
         let mut store = Store::default();
         let hosts = [Host::new(store.register()), Host::new(store.register())];
         store.queue = (0..self.executions).map(|execution| Queued { execution, attempts: 0 }).collect();
-        vec![State { store, hosts, faults: self.faults }]
+        vec![State { store, hosts, records: self.records, faults: self.faults }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

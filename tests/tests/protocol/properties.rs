@@ -12,6 +12,8 @@ pub const IN_ONE_PLACE: &str = "an execution is queued, or running once, or fina
 pub const OF_A_LIVE_SESSION: &str = "an end that a host records is of a live session";
 pub const OF_ITS_OWN_START: &str = "an end that a host records is of the start that it ran";
 pub const LATE_IS_NOTHING: &str = "what comes too late changes nothing";
+pub const LATE_RECORDS_ARE_NOTHING: &str = "nothing is recorded for an attempt after its rescue";
+pub const HEARTBEATS_ARE_TRUE: &str = "a host whose heartbeat is answered has lost no attempt to a rescue";
 pub const ATTEMPTS_COUNT: &str = "a crashed attempt counts, a released one does not";
 pub const NO_ORPHAN: &str = "a dead session leaves no start open";
 pub const NOTHING_IS_LOST: &str = "once nothing else breaks, every execution gets its final outcome";
@@ -47,13 +49,14 @@ pub fn all() -> Vec<Property<Rules>> {
             })
         }),
         Property::always(LATE_IS_NOTHING, |_, state: &State| !state.store.wrongs.late_change),
+        Property::always(LATE_RECORDS_ARE_NOTHING, |_, state: &State| !state.store.wrongs.late_record),
+        Property::always(HEARTBEATS_ARE_TRUE, |_, state: &State| !state.store.wrongs.false_heartbeat),
         Property::always(ATTEMPTS_COUNT, attempts_count),
         Property::always(NO_ORPHAN, |_, state: &State| {
             state.store.open_starts().all(|start| !state.store.sessions[start.session].dead)
         }),
         Property::always(NOTHING_IS_LOST, |rules: &Rules, state: &State| {
-            let done = |execution| final_outcomes(rules, state, execution) > 0;
-            executions(rules).all(done) || !rules.is_at_rest(state)
+            all_have_ended(rules, state) || !rules.is_at_rest(state)
         }),
         Property::sometimes(succeeds, |rules: &Rules, state: &State| {
             let ends = &state.store.ends;
@@ -84,6 +87,11 @@ pub fn all() -> Vec<Property<Rules>> {
             calls.any(|call| state.store.sessions[call.session].dead)
         }),
     ]
+}
+
+/// Whether every execution has a final outcome.
+pub fn all_have_ended(rules: &Rules, state: &State) -> bool {
+    executions(rules).all(|execution| final_outcomes(rules, state, execution) > 0)
 }
 
 fn final_outcomes(rules: &Rules, state: &State, execution: ExecutionId) -> usize {

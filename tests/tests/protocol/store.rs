@@ -77,6 +77,8 @@ pub enum Phase {
     Start,
     /// Of the attempt that the host ran under this lease.
     Completion(Lease),
+    /// What the handler of this attempt leaves behind: log, progress, checkpoint, an execution.
+    Record(Lease),
     Rescue,
 }
 
@@ -111,6 +113,8 @@ pub enum Write {
     Nothing,
     Start(Start),
     Ends(Vec<End>),
+    /// On behalf of the attempt under this lease.
+    Record(Lease),
     Stale(Lease),
 }
 
@@ -133,6 +137,10 @@ pub struct Wrongs {
     pub end_of_dead_session: bool,
     /// A host recorded an end of what had ended.
     pub late_change: bool,
+    /// Something was recorded on behalf of an attempt that a rescuer had ended.
+    pub late_record: bool,
+    /// A host was told that its session lives, after its attempts had been ended.
+    pub false_heartbeat: bool,
 }
 
 /// Everything that is durable or in a transaction.
@@ -172,6 +180,11 @@ impl Store {
 
     pub fn has_ended(&self, lease: Lease) -> bool {
         self.ends.iter().any(|end| end.lease == lease)
+    }
+
+    /// Whether a rescuer has ended the attempt under this lease.
+    pub fn was_rescued(&self, lease: Lease) -> bool {
+        self.ends.iter().any(|end| end.lease == lease && end.by == Author::Rescuer)
     }
 
     /// What START may take: a row that another START holds is skipped.
@@ -219,7 +232,8 @@ impl Store {
             self.sessions[tx.session].dead = true;
         }
         self.apply(&write, rules);
-        if tx.awaited && tx.phase != Phase::Rescue {
+        // How the host takes the answers of the other two makes no difference.
+        if tx.awaited && matches!(tx.phase, Phase::Start | Phase::Completion(_)) {
             tx.stage = Stage::Committed(write);
             self.begin(tx);
         }
@@ -236,6 +250,7 @@ impl Store {
                 self.starts.sort();
             }
             Write::Ends(ends) => ends.iter().for_each(|end| self.record(*end, rules)),
+            Write::Record(lease) => self.wrongs.late_record |= self.was_rescued(*lease),
             Write::Stale(lease) => {
                 self.stale.push(*lease);
                 self.stale.sort_unstable();
