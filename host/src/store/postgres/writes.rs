@@ -132,12 +132,13 @@ statements! { WRITES:
                (select min(next_fire_at) from innkeeper.job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
                (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due";
-    /// Not `for update`, which would also hold up whoever only refers to the job.
+    /// Not `for update`, which would also hold up whoever only refers to the job. Jobs that are due
+    /// at the same time fire in their own order, not in that of their rows on disk.
     LOCK_DUE_JOBS = "
         select id, name, spec::text as spec, next_fire_at, coalesce($1, now()) as now
         from innkeeper.job
         where next_fire_at <= coalesce($1, now()) and paused_at is null and retired_at is null
-        order by next_fire_at limit $2
+        order by next_fire_at, id limit $2
         for no key update skip locked";
     INSERT_FIRES = "
         insert into innkeeper.execution

@@ -127,7 +127,7 @@ statements! { WRITES:
         select id, name, spec, next_fire_at, $1 as now
         from job
         where next_fire_at <= $1 and paused_at is null and retired_at is null
-        order by next_fire_at limit $2";
+        order by next_fire_at, id limit $2";
     INSERT_FIRES = "
         insert into execution
             (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
