@@ -222,7 +222,8 @@ impl Global {
     /// The configuration and its store, which has to be there already.
     async fn open_store(&self) -> Result<Store, CliError> {
         let config = self.load()?;
-        let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
+        let options =
+            StoreOptions { max_connections: 1, timeout: config.store.timeout, ..StoreOptions::default() };
         let store = Store::connect(&config.store.url, &options).await?;
         store.check_schema().await?;
         Ok(store)

@@ -338,6 +338,8 @@ pub struct StoreConfig {
     pub url: DatabaseUrl,
     /// Connections for the phases; the heartbeat has one more of its own.
     pub max_connections: u32,
+    /// PostgreSQL: how long one transaction of the host may take.
+    pub timeout: Duration,
 }
 
 /// `[databases.NAME]`.

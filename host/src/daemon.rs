@@ -141,10 +141,13 @@ impl Host {
 }
 
 async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {
+    let defaults = StoreOptions::default();
     let options_of_store = StoreOptions {
         max_connections: config.store.max_connections,
         create: true,
-        ..StoreOptions::default()
+        timeout: config.store.timeout,
+        idle_in_transaction_timeout: defaults.idle_in_transaction_timeout.min(config.store.timeout),
+        ..defaults
     };
     let store = Store::connect(&config.store.url, &options_of_store).await?;
     if options.migrate {

@@ -190,8 +190,8 @@ impl Engine {
     }
 }
 
-/// Says once that the store does not answer, and once that it does again; and tells the host's
-/// health. One for each loop.
+/// Says once that the store fails, whichever loop notices it first, and once that all works
+/// again; and tells the host's health. One for each loop.
 struct StoreWatch {
     health: Arc<Health>,
     /// The work that fails.
@@ -208,14 +208,16 @@ impl StoreWatch {
         match result {
             Ok(value) => {
                 if self.failing.remove(what) {
-                    self.health.store_works(what);
-                    tracing::info!(what, "the store answers again");
+                    match self.health.store_works(what) {
+                        Some(since) => tracing::info!(what, %since, "the store works again"),
+                        None => tracing::debug!(what, "the store works again for this"),
+                    }
                 }
                 Some(value)
             }
             Err(error) => {
-                self.health.store_fails(what, &error);
-                if self.failing.insert(what) {
+                self.failing.insert(what);
+                if self.health.store_fails(what, &error) {
                     tracing::error!(what, %error, "the store failed; trying again until it works");
                 }
                 None

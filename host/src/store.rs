@@ -50,6 +50,7 @@ mod handler;
 mod migrate;
 mod phase;
 mod plan;
+mod pool;
 mod postgres;
 mod read;
 mod rescue;

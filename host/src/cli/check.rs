@@ -89,7 +89,8 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
 /// could not be used.
 async fn reach(config: &Config, databases: &Databases, logins: Vec<ConfigError>) -> Result<(), CliError> {
     let mut unreachable = Vec::new();
-    let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
+    let options =
+        StoreOptions { max_connections: 1, timeout: config.store.timeout, ..StoreOptions::default() };
     match Store::connect(&config.store.url, &options).await {
         Ok(store) => store.close().await,
         // `serve` makes the file.

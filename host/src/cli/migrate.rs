@@ -11,7 +11,12 @@ pub(super) struct Migrate {}
 
 pub(super) async fn run(global: &Global, _command: &Migrate) -> Result<Report, CliError> {
     let config = global.load()?;
-    let options = StoreOptions { max_connections: 1, create: true, ..StoreOptions::default() };
+    let options = StoreOptions {
+        max_connections: 1,
+        create: true,
+        timeout: config.store.timeout,
+        ..StoreOptions::default()
+    };
     let store = Store::connect(&config.store.url, &options).await?;
     let report = store.migrate().await?;
     store.check_schema().await?;

@@ -4,16 +4,17 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sqlx::SqlitePool;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, PgPool, SqlitePool};
 use uuid::{ContextV7, Uuid};
 
 use super::StoreError;
-use super::phase::EngineTx;
+use super::phase::{EngineTx, PhaseName};
+use super::pool::{Limits, Pool};
 use super::time::{StoreClock, Time};
-use crate::database_url::DatabaseUrl;
+use crate::database_url::{self, DatabaseUrl, Server};
 
 /// The host's own records, on one of the two engines. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,10 +29,10 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub(super) enum Pools {
     Postgres {
-        phases: PgPool,
+        phases: Pool,
         /// One connection, opened when it is first needed: renewing a host session never
         /// queues behind phases.
-        heartbeat: PgPool,
+        heartbeat: Pool,
     },
     Sqlite {
         /// One connection, since SQLite has one writer: waiting for it in a fair queue is
@@ -50,6 +51,9 @@ pub struct StoreOptions {
     pub create: bool,
     /// How long a phase waits for a connection.
     pub acquire_timeout: Duration,
+    /// PostgreSQL: how long a phase may take, from its beginning to the answer to its COMMIT.
+    /// After that its connection is given up: a network that lost something does not say so.
+    pub timeout: Duration,
     /// PostgreSQL ends a phase that does nothing for so long: a host that was stopped in the
     /// middle of one does not keep its locks.
     pub idle_in_transaction_timeout: Duration,
@@ -61,13 +65,21 @@ impl Default for StoreOptions {
             max_connections: 4,
             create: false,
             acquire_timeout: Duration::from_secs(10),
+            timeout: Self::TIMEOUT,
             idle_in_transaction_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// How long the first connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+impl StoreOptions {
+    /// A batch of 500 takes some milliseconds, and on a machine in trouble a second. Shorter than
+    /// the time-out of host sessions, so that one phase in a network that was silent for a moment
+    /// does not cost the host its session.
+    pub const TIMEOUT: Duration = Duration::from_secs(10);
+}
+
+/// A migration may wait for another host's, and may rewrite tables.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long SQLite waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite readers of one process.
@@ -121,10 +133,22 @@ impl Store {
         }
     }
 
-    pub(super) async fn begin_transaction(&self) -> Result<(EngineTx, Option<Time>), StoreError> {
+    pub(super) async fn begin_transaction(
+        &self,
+        name: PhaseName,
+    ) -> Result<(EngineTx, Option<Time>), StoreError> {
         Ok(match &self.pools {
             Pools::Postgres { phases, .. } => {
-                (EngineTx::Postgres(phases.begin().await?), self.clock.postgres())
+                let mut tx = match name {
+                    PhaseName::Migration => phases.acquire_for(MIGRATION_TIMEOUT).await?,
+                    _ => phases.acquire().await?,
+                };
+                let begin = match name {
+                    PhaseName::Migration => "begin; set local statement_timeout = 0",
+                    _ => "begin",
+                };
+                tx.begin(begin).await?;
+                (EngineTx::Postgres(tx), self.clock.postgres())
             }
             Pools::Sqlite { write, .. } => {
                 let tx = write.begin_with("BEGIN IMMEDIATE").await?;
@@ -135,8 +159,8 @@ impl Store {
     }
 
     /// An error that stood in the way of a connection, with the place.
-    pub(super) fn unreachable(&self, error: sqlx::Error) -> StoreError {
-        StoreError::from(error).context(format_args!("the store {} cannot be reached", self.place))
+    pub(super) fn unreachable(&self, error: impl Into<StoreError>) -> StoreError {
+        error.into().context(format_args!("the store {} cannot be reached", self.place))
     }
 
     /// The id of an execution that is made at `now`, by the store's clock. Ids of one process
@@ -157,23 +181,37 @@ impl Store {
 }
 
 async fn connect_postgres(address: &str, options: &StoreOptions) -> Result<Pools, StoreError> {
-    let idle = options.idle_in_transaction_timeout.as_millis().max(1);
-    let settings =
-        PgConnectOptions::from_str(address)?.options([("idle_in_transaction_session_timeout", idle)]);
-    let phases = settings.clone().application_name("innkeeper-store");
-    let heartbeat = settings.application_name("innkeeper-heartbeat");
-    // A pool would go on trying, and answer with a time-out instead of the reason.
-    match tokio::time::timeout(CONNECT_TIMEOUT, phases.connect()).await {
-        Ok(connection) => connection?.close().await?,
-        Err(_) => {
-            return Err(StoreError::Unavailable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())));
-        }
-    }
-    let pool = |size| PoolOptions::new().max_connections(size).acquire_timeout(options.acquire_timeout);
-    Ok(Pools::Postgres {
-        phases: pool(options.max_connections.max(1)).connect_lazy_with(phases),
-        heartbeat: pool(1).connect_lazy_with(heartbeat),
-    })
+    let servers = |name: &str| {
+        let server = |server: Server| {
+            let settings = PgConnectOptions::from_str(&server.url)?.application_name(name);
+            Ok((server, settings.options(session_settings(options))))
+        };
+        database_url::servers(address).into_iter().map(server).collect::<Result<Vec<_>, sqlx::Error>>()
+    };
+    let pool = |name, size| {
+        let limits = Limits { size, acquire: options.acquire_timeout, lend: options.timeout };
+        Ok::<_, sqlx::Error>(Pool::new(servers(name)?, limits))
+    };
+    let phases = pool("innkeeper-store", options.max_connections.max(1))?;
+    let heartbeat = pool("innkeeper-heartbeat", 1)?;
+    drop(phases.acquire().await?);
+    Ok(Pools::Postgres { phases, heartbeat })
+}
+
+/// What the server does about a host that is gone, or has given up: it ends what the host has
+/// begun, so that nobody waits for its locks.
+fn session_settings(options: &StoreOptions) -> [(&'static str, String); 5] {
+    let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
+    [
+        ("idle_in_transaction_session_timeout", milliseconds(options.idle_in_transaction_timeout)),
+        // Earlier than the host gives up: then it is known that the statement did nothing, and the
+        // connection can be used again. Waiting for a lock counts.
+        ("statement_timeout", milliseconds(options.timeout * 4 / 5)),
+        // A machine that is gone says nothing: the server finds out in a minute, not in hours.
+        ("tcp_keepalives_idle", "30".to_owned()),
+        ("tcp_keepalives_interval", "10".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ]
 }
 
 async fn connect_sqlite(path: &std::path::Path, options: &StoreOptions) -> Result<Pools, StoreError> {

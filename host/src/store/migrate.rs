@@ -80,7 +80,7 @@ impl Store {
             Err(StoreError::NotMigrated(_) | StoreError::Behind { .. }) => {}
             Err(error) => return Err(error),
         }
-        let mut phase = self.begin(PhaseName::Definition).await?;
+        let mut phase = self.begin(PhaseName::Migration).await?;
         let applied = apply(phase.tx(), self).await?;
         phase.commit().await?;
         Ok(MigrationReport { applied })

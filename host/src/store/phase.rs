@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Sqlite, Transaction};
 
 use super::StoreError;
 use super::connection::Store;
+use super::pool::Lent;
 use super::time::Time;
 
 /// What a transaction of the store is for.
@@ -25,6 +26,8 @@ pub enum PhaseName {
     Handler,
     /// Jobs, components, plugins and host sessions.
     Definition,
+    /// The schema is brought up to date.
+    Migration,
 }
 
 impl PhaseName {
@@ -39,6 +42,7 @@ impl PhaseName {
             Self::Enqueue => "enqueuing",
             Self::Handler => "a handler's record",
             Self::Definition => "definitions",
+            Self::Migration => "migrating",
         }
     }
 }
@@ -62,7 +66,7 @@ pub struct PhaseTx {
 
 #[derive(Debug)]
 pub(super) enum EngineTx {
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Lent),
     Sqlite(Transaction<'static, Sqlite>),
 }
 
@@ -72,7 +76,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] where no connection came free or could be opened in time.
     pub async fn begin(&self, name: PhaseName) -> Result<Phase, StoreError> {
-        let (engine, now) = self.begin_transaction().await.map_err(|error| {
+        let (engine, now) = self.begin_transaction(name).await.map_err(|error| {
             error.context(format_args!("the store {} cannot be reached for {}", self.place(), name.as_str()))
         })?;
         Ok(Phase { tx: PhaseTx { engine, now, place: self.place.clone() }, name })
@@ -96,8 +100,13 @@ impl Phase {
             EngineTx::Sqlite(tx) => tx.commit().await,
         };
         committed.map_err(|error| {
+            // The database's own word is certain; a connection that broke off leaves both possible.
+            let fate = match error {
+                sqlx::Error::Database(_) => "was not committed",
+                _ => "may have been committed or not",
+            };
             StoreError::from(error).context(format_args!(
-                "{} of the store {} was not committed",
+                "{} of the store {} {fate}",
                 self.name.as_str(),
                 self.tx.place
             ))
