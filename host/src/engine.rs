@@ -210,7 +210,7 @@ impl StoreWatch {
                 if self.failing.remove(what) {
                     match self.health.store_works(what) {
                         Some(since) => tracing::info!(what, %since, "the store works again"),
-                        None => tracing::debug!(what, "the store works again for this"),
+                        None => tracing::debug!(what, "the store does this again"),
                     }
                 }
                 Some(value)
