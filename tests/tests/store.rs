@@ -21,6 +21,8 @@ mod reading;
 mod rescue;
 #[path = "store/schema.rs"]
 mod schema;
+#[path = "store/silence.rs"]
+mod silence;
 #[path = "store/world.rs"]
 mod world;
 

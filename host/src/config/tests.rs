@@ -77,7 +77,7 @@ fn an_empty_file_is_a_host_with_its_defaults_and_no_jobs() {
     assert_eq!(config.host.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.host.session_timeout, Duration::from_secs(15));
     assert_eq!(config.store.url, DatabaseUrl::Sqlite("innkeeper-data/innkeeper.db".into()));
-    assert_eq!(config.store.max_connections, 4);
+    assert_eq!((config.store.max_connections, config.store.timeout), (4, Duration::from_secs(10)));
     assert!(config.databases.is_empty() && config.plugins.is_empty() && config.jobs.is_empty());
 }
 
@@ -126,6 +126,7 @@ session_timeout = "1s"
 [store]
 url = "postgres://inn@db.example/inn"
 max_connections = 1
+timeout = "30s"
 [databases.app]
 url = "sqlite:/srv/app.db"
 max_connections = 2
@@ -174,7 +175,7 @@ fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     assert_eq!(config.host.drain_timeout, Duration::ZERO);
     assert_eq!(config.host.session_timeout, Duration::from_secs(1));
     assert_eq!(config.store.url, DatabaseUrl::Postgres("postgres://inn@db.example/inn".into()));
-    assert_eq!(config.store.max_connections, 1);
+    assert_eq!((config.store.max_connections, config.store.timeout), (1, Duration::from_secs(30)));
     let app = &config.databases[&name("app")];
     assert_eq!(app.url, DatabaseUrl::Sqlite("/srv/app.db".into()));
     assert_eq!((app.max_connections, app.acquire_timeout), (2, Duration::from_millis(250)));

@@ -4,10 +4,10 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use uuid::{ContextV7, Uuid};
 
 use super::StoreError;
@@ -242,8 +242,18 @@ async fn connect_sqlite(path: &std::path::Path, options: &StoreOptions) -> Resul
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let write = pool(1).connect_with(settings.clone()).await?;
+    let write = pool(1).after_release(|connection, _| Box::pin(is_out_of_its_transaction(connection)));
+    let write = write.connect_with(settings.clone()).await?;
     let read = pool(READ_CONNECTIONS)
         .connect_lazy_with(settings.create_if_missing(false).pragma("query_only", "on"));
     Ok(Pools::Sqlite { write, read })
+}
+
+/// False: the connection is closed, and another one opened in its place. Where the disk is full,
+/// SQLite rolls back by itself, and sqlx, whose own rollback then fails, takes the transaction to
+/// be open for ever.
+async fn is_out_of_its_transaction(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    // The rollback of a transaction that was dropped comes before the answer.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }

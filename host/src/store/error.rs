@@ -94,6 +94,13 @@ fn known_jobs(name: &Name, known: &[String]) -> String {
 }
 
 impl StoreError {
+    /// The same may succeed later, when the database is there again or somebody has mended it: it
+    /// is not the fault of what was to be written.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Corrupt(_) | Self::NotMigrated(_) | Self::Behind { .. })
+    }
+
     /// The same, with what was being done, or where, before the message.
     pub(super) fn context(self, what: impl std::fmt::Display) -> Self {
         match self {
@@ -120,7 +127,9 @@ impl From<sqlx::Error> for StoreError {
             }
             // It was cut off in the middle of a message, or the other end is no PostgreSQL.
             sqlx::Error::Protocol(source) => unavailable(format!("the connection is out of step, {source}")),
-            sqlx::Error::BeginFailed => unavailable("a transaction could not be begun".into()),
+            sqlx::Error::BeginFailed | sqlx::Error::InvalidSavePointStatement => {
+                unavailable("a transaction could not be begun".into())
+            }
             sqlx::Error::Database(source) => {
                 let code = source.code().unwrap_or_default().into_owned();
                 let message = source.message().to_owned();

@@ -1,5 +1,7 @@
 //! A primary that is gone, and the synchronous standby that takes its place.
 
+use innkeeper_tests::host::until;
+use innkeeper_tests::raw::Raw;
 use innkeeper_tests::server::{OwnServer, Shutdown};
 
 use crate::stage::{DATABASE, Stage};
@@ -9,7 +11,10 @@ async fn pair() -> (OwnServer, OwnServer) {
     let primary = OwnServer::start(&["synchronous_commit=on"]).await;
     let standby = primary.standby().await;
     primary.execute("alter system set synchronous_standby_names = 'standby'; select pg_reload_conf()").await;
-    // The standby has no say in what a primary of its own would wait for.
+    let mut looking = Raw::connect(&primary.database("postgres")).await;
+    let waited_for = "select count(*) from pg_stat_replication where sync_state = 'sync'";
+    until("the primary waits for its standby", async || (looking.count(waited_for).await == 1).then_some(()))
+        .await;
     (primary, standby)
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use innkeeper::database_url::DatabaseUrl;
 use innkeeper::store::{Store, StoreOptions};
@@ -35,9 +34,6 @@ const HOST: &str =
 /// The database of the store.
 pub const DATABASE: &str = "inn";
 
-/// Handlers that are held while a fault begins.
-const HELD: usize = 3;
-
 /// A host at work.
 pub struct Stage {
     scene: Scene,
@@ -47,6 +43,8 @@ pub struct Stage {
     /// The store, as it is reached now without the network.
     pub store: DatabaseUrl,
     app: Raw,
+    /// Handlers that are held while a fault begins.
+    held: usize,
     released: bool,
 }
 
@@ -76,29 +74,25 @@ impl Stage {
         std::fs::write(&config, text).expect("it can be written");
         let host = TestHost::start(&config);
         let address = host.address().await;
-        let stage = Self { scene, host, address, store: store.clone(), app, released: false };
+        let stage = Self { scene, host, address, store: store.clone(), app, held: 0, released: false };
         stage.until_ready().await;
         stage
     }
 
-    /// The test's folder.
-    pub fn dir(&self) -> &Path {
-        self.scene.dir()
-    }
-
     /// Handlers run, others are done, and more are waiting: the fault may come.
     pub async fn until_busy(&mut self) {
-        self.hold().await;
+        self.hold(3).await;
         self.enqueue("echo", 300, &json!({})).await;
         self.until_count("some are done", "select count(*) from {}completion", 20).await;
     }
 
-    /// Starts handlers that run until [`Stage::release`].
-    pub async fn hold(&mut self) {
-        self.enqueue("hold", HELD, &json!({ "gate": "main" })).await;
+    /// Starts so many handlers, at most eight, that run until [`Stage::release`].
+    pub async fn hold(&mut self, count: usize) {
+        self.held = count;
+        self.enqueue("hold", count, &json!({ "gate": "main" })).await;
         let inside = "select count(*) from inside";
         until("the handlers run", async || {
-            (self.app.count(inside).await == i64::try_from(HELD).ok()?).then_some(())
+            (self.app.count(inside).await == i64::try_from(count).ok()?).then_some(())
         })
         .await;
     }
@@ -181,6 +175,7 @@ impl Stage {
         let mut store = self.raw().await;
         until("every execution has ended", async || (store.count(&sql).await == 0).then_some(())).await;
         self.until_ready().await;
+        let prefix = prefix(&self.store);
         let log = self.host.stop().await;
         for (rule, sql) in [
             (
@@ -199,15 +194,15 @@ impl Stage {
             ),
             (
                 "what ran during the fault was not started again",
-                "select count(*) - 3 from {}start s join {}execution e on e.id = s.execution_id
-                 join {}job j on j.id = e.job_id where j.name = 'hold'",
+                &format!(
+                    "select count(*) - {} from {{}}start s join {{}}execution e on e.id = s.execution_id
+                     join {{}}job j on j.id = e.job_id where j.name = 'hold'",
+                    self.held
+                ),
             ),
             ("nothing came too late", "select count(*) from {}stale"),
         ] {
-            let sql = match self.store {
-                DatabaseUrl::Postgres(_) => sql.replace("{}", "innkeeper."),
-                DatabaseUrl::Sqlite(_) => sql.replace("{}", ""),
-            };
+            let sql = sql.replace("{}", prefix);
             assert_eq!(store.count(&sql).await, 0, "{rule}");
         }
         says_it_once(&log);
@@ -224,9 +219,12 @@ impl Stage {
     }
 
     fn qualified(&self, sql: &str) -> String {
-        let prefix = if matches!(self.store, DatabaseUrl::Postgres(_)) { "innkeeper." } else { "" };
-        sql.replace("{}", prefix)
+        sql.replace("{}", prefix(&self.store))
     }
+}
+
+fn prefix(store: &DatabaseUrl) -> &'static str {
+    if matches!(store, DatabaseUrl::Postgres(_)) { "innkeeper." } else { "" }
 }
 
 /// However long it lasted and whoever noticed it.
