@@ -33,13 +33,6 @@ pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
     let url = table.text("url").and_then(|text| url(&table, &text, data_dir));
     let max_connections = table.integer("max_connections", STORE_CONNECTIONS, 1..=MOST_CONNECTIONS);
     let timeout = table.duration("timeout", STORE_TIMEOUT, Duration::from_secs(1)..=Duration::from_secs(600));
-    if let Some(entry) = table.entry("timeout")
-        && (matches!(url, Some(DatabaseUrl::Sqlite(_))) || table.entry("url").is_none())
-    {
-        let message = "`timeout` is for PostgreSQL only, which a network may come between: SQLite is a file \
-                       of this machine; leave it out";
-        table.doc.error(entry.key_at, message);
-    }
     table.finish();
     StoreConfig { url: url.unwrap_or_else(default_url), max_connections, timeout }
 }
