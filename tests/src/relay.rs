@@ -1,7 +1,7 @@
 //! A network between a host and its database: an address that can come to mean another server,
 //! and that can lose everything without a word.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,7 +39,12 @@ struct Silence {
 impl Relay {
     /// Listens on a port of its own.
     pub async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        Self::at(Ipv4Addr::LOCALHOST, target).await
+    }
+
+    /// The same at another address of this machine.
+    pub async fn at(place: Ipv4Addr, target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((place, 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State {
             target: Mutex::new(target),

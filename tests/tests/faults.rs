@@ -5,6 +5,8 @@
 mod disk;
 #[path = "faults/failover.rs"]
 mod failover;
+#[path = "faults/namespace.rs"]
+mod namespace;
 #[path = "faults/network.rs"]
 mod network;
 #[path = "faults/server.rs"]

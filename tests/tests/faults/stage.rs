@@ -1,7 +1,7 @@
 //! A host that works on a store whose server belongs to the test, through a network that does.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use innkeeper::database_url::DatabaseUrl;
 use innkeeper::store::{Store, StoreOptions};
@@ -28,8 +28,7 @@ args = {}
 "#;
 
 /// A session that lasts longer than any of the faults: what runs goes on running.
-const HOST: &str =
-    "concurrency = 8\nsession_timeout = \"90s\"\ndrain_timeout = \"30s\"\nlisten = \"127.0.0.1:0\"";
+const HOST: &str = "concurrency = 8\nsession_timeout = \"90s\"\ndrain_timeout = \"30s\"";
 
 /// The database of the store.
 pub const DATABASE: &str = "inn";
@@ -60,19 +59,31 @@ impl Stage {
 
     /// A host that names its store as `written`, with these further lines of `[store]`.
     pub async fn at(store: &DatabaseUrl, written: &str, lines: &str) -> Self {
+        Self::in_place(store, written, lines, Ipv4Addr::LOCALHOST, &[]).await
+    }
+
+    /// The same, started `by` another program, and asked for its health at `listen`.
+    pub async fn in_place(
+        store: &DatabaseUrl,
+        written: &str,
+        lines: &str,
+        listen: Ipv4Addr,
+        by: &[&str],
+    ) -> Self {
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let looking = Store::connect(store, &options).await.expect("the server answers");
         looking.migrate().await.expect("the schema can be made");
         looking.close().await;
         let lines = format!("max_connections = 2\n{lines}");
-        let scene = Scene::new(Engine::Sqlite).await.with("host", HOST).with("store", &lines);
+        let host = format!("{HOST}\nlisten = \"{listen}:0\"");
+        let scene = Scene::new(Engine::Sqlite).await.with("host", &host).with("store", &lines);
         let mut app = Raw::connect(scene.app.url()).await;
         make_gate(&mut app).await;
         let config = scene.configure("inn-1", JOBS);
         let text = std::fs::read_to_string(&config).expect("it was written");
         let text = text.replace(&format!("{:?}", scene.store.address()), &format!("{written:?}"));
         std::fs::write(&config, text).expect("it can be written");
-        let host = TestHost::start(&config);
+        let host = TestHost::start_by(by, &config);
         let address = host.address().await;
         let stage = Self { scene, host, address, store: store.clone(), app, held: 0, released: false };
         stage.until_ready().await;
