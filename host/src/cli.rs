@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigErrors};
-use crate::engine::pooler;
+use crate::daemon::store_options;
 use crate::engine::submit::SubmitError;
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -234,7 +234,7 @@ impl Global {
     /// The configuration and its store, which has to be there already.
     async fn open_store(&self) -> Result<Store, CliError> {
         let config = self.load()?;
-        let options = StoreOptions { max_connections: 1, pooler: pooler(&config), ..StoreOptions::default() };
+        let options = StoreOptions { max_connections: 1, ..store_options(&config) };
         let store = Store::connect(&config.store.url, &options).await?;
         store.check_schema().await?;
         Ok(store)

@@ -339,6 +339,8 @@ pub struct StoreConfig {
     pub url: DatabaseUrl,
     /// Connections for the phases; the heartbeat has one more of its own.
     pub max_connections: u32,
+    /// PostgreSQL: how long one transaction of the host may take.
+    pub timeout: Duration,
     /// A pooler that gives each transaction a session stands before PostgreSQL.
     pub transaction_pooler: bool,
     /// How much is kept of the executions of jobs that do not say so themselves.

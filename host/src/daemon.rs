@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigErrors};
 use crate::engine::health::Health;
 use crate::engine::registry::Registry;
-use crate::engine::{Engine, Settings, pooler};
+use crate::engine::{Engine, Settings};
 use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::plugin;
 use crate::runtime::Runtime;
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Pooler, Store, StoreError, StoreOptions};
 
 /// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
@@ -140,13 +140,21 @@ impl Host {
     }
 }
 
-async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {
-    let options_of_store = StoreOptions {
+/// How the store is connected to, by the configuration.
+#[must_use]
+pub fn store_options(config: &Config) -> StoreOptions {
+    let defaults = StoreOptions::default();
+    StoreOptions {
         max_connections: config.store.max_connections,
-        create: true,
-        pooler: pooler(config),
-        ..StoreOptions::default()
-    };
+        timeout: config.store.timeout,
+        idle_in_transaction_timeout: defaults.idle_in_transaction_timeout.min(config.store.timeout),
+        pooler: if config.store.transaction_pooler { Pooler::Transaction } else { Pooler::None },
+        ..defaults
+    }
+}
+
+async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {
+    let options_of_store = StoreOptions { create: true, ..store_options(config) };
     let store = Store::connect(&config.store.url, &options_of_store).await?;
     if options.migrate {
         let report = store.migrate().await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub enum DatabaseUrl {
     /// A SQLite file, its path resolved.
     Sqlite(PathBuf),
-    /// A `postgres://` URL, password and all.
+    /// A `postgres://` URL, password and all. It may name several servers; see [`servers`].
     Postgres(String),
 }
 
@@ -41,7 +41,61 @@ pub enum InvalidUrl {
          `?`, `#` and `%` in a password as `%2F`, `%3F`, `%23` and `%25`"
     )]
     Server,
+    /// `target_session_attrs` with another value than those that are known.
+    #[error(
+        "has a `target_session_attrs` that is not known here: write `read-write` for a server that takes \
+         writes, or `any`"
+    )]
+    TargetSessionAttrs,
 }
+
+/// One of the servers that a URL names.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    /// A URL that names it alone.
+    pub url: String,
+    /// Its host, and its port if the URL has one.
+    pub name: String,
+    /// A connection to it is of use only if it takes writes.
+    pub must_take_writes: bool,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The servers of a `postgres://` URL, in the order in which they are tried:
+/// `postgres://app@a.example:5432,b.example/app?target_session_attrs=read-write`, as libpq
+/// writes it (<https://www.postgresql.org/docs/current/libpq-connect.html>). Where there are
+/// several, they are to take writes unless the URL says `any`: all but one will be standbys.
+#[must_use]
+pub fn servers(url: &str) -> Vec<Server> {
+    let (start, parameters) = url.split_once('?').unwrap_or((url, ""));
+    let (scheme, rest) = start.split_once("://").unwrap_or(("postgres", start));
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (login, hosts) = authority
+        .rsplit_once('@')
+        .map_or(("", authority), |(_, hosts)| authority.split_at(authority.len() - hosts.len()));
+    let wanted = parameters.split('&').find_map(|one| one.strip_prefix(TARGET)).unwrap_or_default();
+    let kept = parameters.split('&').filter(|one| !one.starts_with(TARGET)).collect::<Vec<_>>().join("&");
+    let kept = if kept.is_empty() { kept } else { format!("?{kept}") };
+    let must_take_writes = match wanted {
+        "" => hosts.contains(','),
+        wanted => wanted != "any",
+    };
+    let server = |name: &str| Server {
+        url: format!("{scheme}://{login}{name}{path}{kept}"),
+        name: name.to_owned(),
+        must_take_writes,
+    };
+    hosts.split(',').map(server).collect()
+}
+
+/// What a server must be like, and what it may be.
+const TARGET: &str = "target_session_attrs=";
+const TARGETS: &[&str] = &["any", "read-write", "primary"];
 
 impl DatabaseUrl {
     /// Reads `sqlite:PATH`, `sqlite://PATH`, `postgres://…` or `postgresql://…`. A relative
@@ -62,23 +116,34 @@ impl DatabaseUrl {
         }
         let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
         let rest = rest.ok_or(InvalidUrl::Scheme)?;
-        if names_a_server(rest) { Ok(Self::Postgres(text.to_owned())) } else { Err(InvalidUrl::Server) }
+        if !names_servers(rest) {
+            return Err(InvalidUrl::Server);
+        }
+        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+        let mut targets = parameters.split('&').filter_map(|one| one.strip_prefix(TARGET));
+        if targets.any(|target| !TARGETS.contains(&target)) {
+            return Err(InvalidUrl::TargetSessionAttrs);
+        }
+        Ok(Self::Postgres(text.to_owned()))
     }
 }
 
-/// Whether `[user[:password]@][host][:port][/database][?parameters]` has a host, or a
-/// parameter that names one (a socket's folder), and a port that fits 16 bits if it has one.
-fn names_a_server(rest: &str) -> bool {
+/// Whether `[user[:password]@][host][:port],…[/database][?parameters]` has hosts, or a
+/// parameter that names one (a socket's folder), and ports that fit 16 bits where it has any.
+fn names_servers(rest: &str) -> bool {
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let authority = place.split('/').next().unwrap_or_default();
-    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
-    let (host, port) = match server.rsplit_once(':') {
-        // The colons of an IPv6 address are inside its brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (server, None),
-    };
-    let has_host = !host.is_empty() || parameters.split('&').any(|one| one.starts_with("host"));
-    has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    let servers = authority.rsplit_once('@').map_or(authority, |(_, servers)| servers);
+    let has_parameter = parameters.split('&').any(|one| one.starts_with("host"));
+    servers.split(',').all(|server| {
+        let (host, port) = match server.rsplit_once(':') {
+            // The colons of an IPv6 address are inside its brackets.
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (server, None),
+        };
+        let has_host = !host.is_empty() || (has_parameter && !servers.contains(','));
+        has_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    })
 }
 
 impl fmt::Display for DatabaseUrl {
@@ -143,8 +208,39 @@ mod tests {
     }
 
     #[test]
+    fn a_url_may_name_several_servers_one_of_which_takes_writes() {
+        let all = |url: &str| {
+            let DatabaseUrl::Postgres(url) = DatabaseUrl::parse(url, Path::new("/")).unwrap() else {
+                panic!("{url}")
+            };
+            let one = |server: Server| (server.url, server.name, server.must_take_writes);
+            servers(&url).into_iter().map(one).collect::<Vec<_>>()
+        };
+        let server = |url: &str, name: &str, writes| (url.to_owned(), name.to_owned(), writes);
+        assert_eq!(
+            all("postgres://inn:s3,c@ret@a.example:5433,[::1],c/inn?sslmode=require"),
+            [
+                server("postgres://inn:s3,c@ret@a.example:5433/inn?sslmode=require", "a.example:5433", true),
+                server("postgres://inn:s3,c@ret@[::1]/inn?sslmode=require", "[::1]", true),
+                server("postgres://inn:s3,c@ret@c/inn?sslmode=require", "c", true),
+            ]
+        );
+        assert_eq!(
+            all("postgres://a,b/inn?target_session_attrs=any"),
+            [server("postgres://a/inn", "a", false), server("postgres://b/inn", "b", false)]
+        );
+        assert_eq!(all("postgres://inn@a"), [server("postgres://inn@a", "a", false)]);
+        assert_eq!(
+            all("postgres://a/inn?target_session_attrs=read-write&sslmode=disable"),
+            [server("postgres://a/inn?sslmode=disable", "a", true)]
+        );
+        let socket = "postgres:///app?host=/run/postgresql";
+        assert_eq!(all(socket), [server(socket, "", false)]);
+    }
+
+    #[test]
     fn what_is_no_url_is_told_apart() {
-        use InvalidUrl::{Memory, NoFile, Scheme, Server, SqliteParameters};
+        use InvalidUrl::{Memory, NoFile, Scheme, Server, SqliteParameters, TargetSessionAttrs};
         for (url, error) in [
             ("", Scheme),
             ("app.db", Scheme),
@@ -162,6 +258,10 @@ mod tests {
             ("postgres://db:0/app", Server),
             ("postgres://db:99999/app", Server),
             ("postgres://app:pass/word@db/app", Server),
+            ("postgres://a,/app", Server),
+            ("postgres://a,b:0/app", Server),
+            ("postgres://,/app?host=/run", Server),
+            ("postgres://a,b/app?target_session_attrs=standby", TargetSessionAttrs),
         ] {
             assert_eq!(DatabaseUrl::parse(url, Path::new("/data")), Err(error), "{url}");
         }

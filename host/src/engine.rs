@@ -18,9 +18,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
 use crate::runtime::Runtime;
-use crate::store::{Pooler, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 mod completer;
 mod dispatcher;
@@ -64,12 +63,6 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// How long a shutdown waits for running executions.
     pub drain_timeout: Duration,
-}
-
-/// What the store's connections lead to, by the configuration.
-#[must_use]
-pub fn pooler(config: &Config) -> Pooler {
-    if config.store.transaction_pooler { Pooler::Transaction } else { Pooler::None }
 }
 
 /// One host's engine. Cheap to share between its tasks.
@@ -210,8 +203,8 @@ impl Engine {
     }
 }
 
-/// Says once that the store does not answer, and once that it does again; and tells the host's
-/// health. One for each loop.
+/// Says once that the store fails, whichever loop notices it first, and once that all works
+/// again; and tells the host's health. One for each loop.
 struct StoreWatch {
     health: Arc<Health>,
     /// The work that fails.
@@ -228,14 +221,16 @@ impl StoreWatch {
         match result {
             Ok(value) => {
                 if self.failing.remove(what) {
-                    self.health.store_works(what);
-                    tracing::info!(what, "the store answers again");
+                    match self.health.store_works(what) {
+                        Some(since) => tracing::info!(what, %since, "the store works again"),
+                        None => tracing::debug!(what, "the store does this again"),
+                    }
                 }
                 Some(value)
             }
             Err(error) => {
-                self.health.store_fails(what, &error);
-                if self.failing.insert(what) {
+                self.failing.insert(what);
+                if self.health.store_fails(what, &error) {
                     tracing::error!(what, %error, "the store failed; trying again until it works");
                 }
                 None

@@ -52,6 +52,7 @@ mod host;
 mod migrate;
 mod phase;
 mod plan;
+mod pool;
 mod pooler;
 mod postgres;
 mod prune;

@@ -1,5 +1,6 @@
 //! A host under test: the real binary, with its own store and its own application database.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -173,7 +174,16 @@ impl TestHost {
     /// Starts the real binary on a configuration, its log collected.
     #[must_use]
     pub fn start(config: &Path) -> Self {
-        let mut child = Command::new(binary())
+        Self::start_by(&[], config)
+    }
+
+    /// The same by a program that becomes what its arguments name, such as `ip netns exec NAME`.
+    #[must_use]
+    pub fn start_by(by: &[&str], config: &Path) -> Self {
+        let binary = binary();
+        let mut words = by.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut child = Command::new(words.next().expect("there is the binary at least"))
+            .args(words)
             .args(["serve", "--config"])
             .arg(config)
             .env("INNKEEPER_LOG", "innkeeper=debug")

@@ -7,6 +7,8 @@ pub mod http;
 pub mod login;
 pub mod plugins;
 pub mod raw;
+pub mod relay;
+pub mod server;
 pub mod versions;
 
 /// Makes each of these tests one for SQLite and one for PostgreSQL.

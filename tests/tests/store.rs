@@ -27,6 +27,8 @@ mod reading;
 mod rescue;
 #[path = "store/schema.rs"]
 mod schema;
+#[path = "store/silence.rs"]
+mod silence;
 #[path = "store/upgrades.rs"]
 mod upgrades;
 #[path = "store/world.rs"]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{CliError, Exit, Global, Report, one_by_one, visible};
 use crate::check::complaints;
 use crate::config::{Config, ConfigError, ConfigErrors};
-use crate::engine::pooler;
+use crate::daemon::store_options;
 use crate::engine::registry::Registry;
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
@@ -90,7 +90,7 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
 /// could not be used.
 async fn reach(config: &Config, databases: &Databases, logins: Vec<ConfigError>) -> Result<(), CliError> {
     let mut unreachable = Vec::new();
-    let options = StoreOptions { max_connections: 1, pooler: pooler(config), ..StoreOptions::default() };
+    let options = StoreOptions { max_connections: 1, ..store_options(config) };
     match Store::connect(&config.store.url, &options).await {
         Ok(store) => {
             // `serve` migrates what is older, and says what its login may not do.

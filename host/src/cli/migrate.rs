@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{CliError, Global, Report};
-use crate::engine::pooler;
+use crate::daemon::store_options;
 use crate::store::{Store, StoreOptions};
 
 /// Bring the store's schema up to date.
@@ -12,8 +12,7 @@ pub(super) struct Migrate {}
 
 pub(super) async fn run(global: &Global, _command: &Migrate) -> Result<Report, CliError> {
     let config = global.load()?;
-    let options =
-        StoreOptions { max_connections: 1, create: true, pooler: pooler(&config), ..StoreOptions::default() };
+    let options = StoreOptions { max_connections: 1, create: true, ..store_options(&config) };
     let store = Store::connect(&config.store.url, &options).await?;
     let report = store.migrate().await?;
     store.check_schema().await?;

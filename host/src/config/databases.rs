@@ -8,7 +8,7 @@ use super::document::Text;
 use super::same_file::Identity;
 use super::table::Table;
 use super::{DatabaseConfig, StoreConfig, history};
-use crate::database_url::DatabaseUrl;
+use crate::database_url::{self, DatabaseUrl};
 use crate::job::{History, Name};
 
 /// Enough for one host, and below what a PostgreSQL server accepts by default in all (100).
@@ -16,6 +16,9 @@ const STORE_CONNECTIONS: u32 = 4;
 const DATABASE_CONNECTIONS: u32 = 16;
 const MOST_CONNECTIONS: u32 = 10_000;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A batch takes some milliseconds, and on a machine in trouble a second. Below the time that a
+/// host session lasts by default: a network that was silent for a moment does not cost it.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 const SMALLEST_SIZE: u64 = 1 << 20;
 /// Just above what SQLite can address with its pages of 4 KiB (<https://sqlite.org/limits.html>).
 const LARGEST_SIZE: u64 = 16 << 40;
@@ -24,12 +27,17 @@ const LARGEST_SIZE: u64 = 16 << 40;
 pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
     let default_url = || DatabaseUrl::Sqlite(data_dir.join("innkeeper.db"));
     let Some(table) = table else {
-        let history = History::default();
-        let (url, max_connections) = (default_url(), STORE_CONNECTIONS);
-        return StoreConfig { url, max_connections, transaction_pooler: false, history };
+        return StoreConfig {
+            url: default_url(),
+            max_connections: STORE_CONNECTIONS,
+            timeout: STORE_TIMEOUT,
+            transaction_pooler: false,
+            history: History::default(),
+        };
     };
     let url = table.text("url").and_then(|text| url(&table, &text, data_dir));
     let max_connections = table.integer("max_connections", STORE_CONNECTIONS, 1..=MOST_CONNECTIONS);
+    let timeout = table.duration("timeout", STORE_TIMEOUT, Duration::from_secs(1)..=Duration::from_secs(600));
     let transaction_pooler = table.choice("pooler", false, &[("none", false), ("transaction", true)]);
     if transaction_pooler
         && !matches!(url, Some(DatabaseUrl::Postgres(_)))
@@ -40,7 +48,8 @@ pub(super) fn store(table: Option<Table<'_>>, data_dir: &Path) -> StoreConfig {
     }
     let history = history::history(&table, History::default());
     table.finish();
-    StoreConfig { url: url.unwrap_or_else(default_url), max_connections, transaction_pooler, history }
+    let url = url.unwrap_or_else(default_url);
+    StoreConfig { url, max_connections, timeout, transaction_pooler, history }
 }
 
 /// `[databases.NAME]`: none of them may be the store's own file.
@@ -63,6 +72,13 @@ pub(super) fn databases(
                  and a plugin's transaction must not hold up the host's records",
                 text.written
             );
+            table.doc.error(text.at, message);
+        }
+        if let (Some(text), Some(DatabaseUrl::Postgres(url))) = (&text, &url)
+            && database_url::servers(url).len() > 1
+        {
+            let message = "`url` must name one server here: only [store] looks for the one of several that \
+                           takes writes; name an address that follows it";
             table.doc.error(text.at, message);
         }
         let max_connections = table.integer("max_connections", DATABASE_CONNECTIONS, 1..=MOST_CONNECTIONS);

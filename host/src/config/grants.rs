@@ -12,7 +12,7 @@ use super::{
     DatabaseConfig, GrantConfig, GrantKey, GrantPlaces, LONGEST_TIMEOUT, Places, SHORTEST_TIMEOUT,
     StoreConfig,
 };
-use crate::database_url::DatabaseUrl;
+use crate::database_url::{self, DatabaseUrl};
 use crate::job::Name;
 
 /// What the rest of the file says that grants refer to.
@@ -140,9 +140,14 @@ fn login(table: &Table<'_>, text: &Text<'_>, store: &StoreConfig) -> Option<Stri
             );
         }
     };
+    if database_url::servers(&url).len() > 1 {
+        return wrong("must name one server: plugins have no choice of several".to_owned());
+    }
     if let DatabaseUrl::Postgres(of_store) = &store.url
-        && let (Some(login), Some(of_store)) = (Login::of(&url), Login::of(of_store))
-        && login == of_store
+        && let Some(login) = Login::of(&url)
+        && database_url::servers(of_store)
+            .iter()
+            .any(|server| Login::of(&server.url).as_ref() == Some(&login))
     {
         return wrong(
             "is the login and the database of the host's own store, whose records the plugin could then \

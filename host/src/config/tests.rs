@@ -77,7 +77,7 @@ fn an_empty_file_is_a_host_with_its_defaults_and_no_jobs() {
     assert_eq!(config.host.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.host.session_timeout, Duration::from_secs(15));
     assert_eq!(config.store.url, DatabaseUrl::Sqlite("innkeeper-data/innkeeper.db".into()));
-    assert_eq!(config.store.max_connections, 4);
+    assert_eq!((config.store.max_connections, config.store.timeout), (4, Duration::from_secs(10)));
     let keep = Some(Duration::from_secs(90 * 86_400));
     assert_eq!(config.store.history, History { keep, last: None });
     assert!(config.databases.is_empty() && config.plugins.is_empty() && config.jobs.is_empty());
@@ -131,6 +131,7 @@ url = "postgres://inn@db.example/inn"
 max_connections = 1
 pooler = "transaction"
 history = { keep = "30days", last = 5 }
+timeout = "30s"
 [databases.app]
 url = "sqlite:/srv/app.db"
 max_connections = 2
@@ -180,7 +181,7 @@ fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     assert_eq!(config.host.drain_timeout, Duration::ZERO);
     assert_eq!(config.host.session_timeout, Duration::from_secs(1));
     assert_eq!(config.store.url, DatabaseUrl::Postgres("postgres://inn@db.example/inn".into()));
-    assert_eq!(config.store.max_connections, 1);
+    assert_eq!((config.store.max_connections, config.store.timeout), (1, Duration::from_secs(30)));
     assert!(config.store.transaction_pooler && !valid("").store.transaction_pooler);
     let app = &config.databases[&name("app")];
     assert_eq!(app.url, DatabaseUrl::Sqlite("/srv/app.db".into()));

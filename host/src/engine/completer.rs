@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::session::LiveSession;
 use super::{Engine, STORE_RETRY, StoreWatch};
 use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
-use crate::store::{Recording, StoreError};
+use crate::store::Recording;
 
 /// At most as many are recorded in one transaction.
 const BATCH: usize = 500;
@@ -94,7 +94,7 @@ async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch
         batch.into_iter().map(|e| (e.completion, e.slot)).unzip();
     let recordings = loop {
         let result = engine.store.record(session.id, &completions).await;
-        let refused = matches!(result, Err(ref error) if !matches!(error, StoreError::Unavailable(_)));
+        let refused = result.as_ref().is_err_and(|error| !error.may_pass());
         if let Some(recordings) = watch.note("record", result) {
             break recordings;
         }
@@ -131,7 +131,7 @@ async fn record_one_by_one(
                     break recording.into_iter().next().unwrap_or(Recording::Stale);
                 }
                 Err(error) => {
-                    if !matches!(error, StoreError::Unavailable(_)) {
+                    if !error.may_pass() {
                         let message = format!("how the execution ended could not be recorded: {error}");
                         completion.outcome = Outcome::Failed(Failure::new(FailureKind::Host, message));
                         completion.next = Next::Final;

@@ -4,7 +4,7 @@
 //! The store is never asked on behalf of a reader. The loops ask it all the time, so they know
 //! first; and a store in trouble gets no further question from everybody who wonders about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -14,6 +14,9 @@ use crate::store::StoreError;
 
 /// Characters of an error of the store that are told.
 const LONGEST_REASON: usize = 500;
+
+/// Reasons of one outage that are logged. A failover has three or four, one after the other.
+const MOST_REASONS: usize = 8;
 
 /// What a problem is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ struct Known {
     failing: BTreeMap<&'static str, Timestamp>,
     /// Why the last of it failed: as a rule there is one cause for all.
     reason: String,
+    /// What was logged of this outage.
+    logged: BTreeSet<String>,
     dead: Vec<Problem>,
 }
 
@@ -85,6 +90,7 @@ impl Default for Health {
             session: None,
             failing: BTreeMap::new(),
             reason: String::new(),
+            logged: BTreeSet::new(),
             dead: Vec::new(),
         };
         Self { known: Mutex::new(known) }
@@ -144,15 +150,28 @@ impl Health {
     }
 
     /// The store failed at this work. What is told of it is the first time and the last reason.
-    pub(super) fn store_fails(&self, work: &'static str, error: &StoreError) {
+    /// True where the reason is new in this outage, and is to be logged: every loop fails when
+    /// the store does, and goes on failing.
+    pub(super) fn store_fails(&self, work: &'static str, error: &StoreError) -> bool {
         let mut known = self.known();
         known.failing.entry(work).or_insert_with(clock::now);
         known.reason = brief(&error.to_string());
+        // What was being done and where stands before it, and differs from loop to loop.
+        let cause = known.reason.rsplit(": ").next().unwrap_or_default().to_owned();
+        known.logged.len() < MOST_REASONS && known.logged.insert(cause)
     }
 
-    /// The store did this work, or nobody asks it to any more.
-    pub(super) fn store_works(&self, work: &'static str) {
-        self.known().failing.remove(work);
+    /// The store did this work, or nobody asks it to any more. Returns since when the store had
+    /// failed, if this was the last that did not work.
+    pub(super) fn store_works(&self, work: &'static str) -> Option<Timestamp> {
+        let mut known = self.known();
+        let since = known.failing.values().min().copied();
+        known.failing.remove(work)?;
+        if !known.failing.is_empty() {
+            return None;
+        }
+        known.logged.clear();
+        since
     }
 
     /// Runs a loop that must not end by a panic, and notes if it does.
@@ -246,6 +265,22 @@ mod tests {
         assert_eq!(health.problems().len(), 1, "the heartbeat still fails");
         health.store_works("heartbeat");
         assert_eq!(health.problems(), []);
+    }
+
+    #[test]
+    fn of_an_outage_each_cause_is_logged_once_whoever_meets_it() {
+        let health = Health::default();
+        assert!(health.store_fails("plan", &unavailable("no planning: terminated")));
+        assert!(!health.store_fails("start", &unavailable("no START: terminated")));
+        assert!(health.store_fails("start", &unavailable("no START: refused")));
+        assert!(!health.store_fails("plan", &unavailable("no planning: refused")));
+        assert_eq!(health.store_works("plan"), None, "the starts still fail");
+        assert_eq!(health.store_works("plan"), None);
+        let since = health.problems()[1].since;
+        assert_eq!(health.store_works("start"), Some(since));
+        assert!(health.store_fails("plan", &unavailable("no planning: terminated")), "another outage");
+        let logged = (0..1000).filter(|n| health.store_fails("plan", &unavailable(&n.to_string()))).count();
+        assert!(logged < MOST_REASONS, "{logged}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! call does not interrupt the host's transaction, and the executor waits for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -25,6 +26,8 @@ pub(super) struct EnginePort {
     session: Arc<LiveSession>,
     holder: Holder,
     writes: TaskTracker,
+    /// The host's log tells that something of this attempt was lost.
+    told: AtomicBool,
 }
 
 impl EnginePort {
@@ -35,7 +38,7 @@ impl EnginePort {
         attempt: &Attempt,
     ) -> Self {
         let holder = Holder { session: session.id, lease: attempt.lease, execution: attempt.execution };
-        Self { engine, plugin, session, holder, writes: TaskTracker::new() }
+        Self { engine, plugin, session, holder, writes: TaskTracker::new(), told: AtomicBool::new(false) }
     }
 
     /// Waits until every transaction that the handler caused has ended.
@@ -55,6 +58,16 @@ impl EnginePort {
         }
     }
 
+    /// Warns once of an attempt: a handler may go on writing while the store is away.
+    fn tell(&self, what: &str, error: &StoreError) {
+        let execution = self.holder.execution;
+        if self.told.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%execution, %error, "{what}");
+        } else {
+            tracing::warn!(%execution, %error, "{what}");
+        }
+    }
+
     fn store(&self) -> Store {
         self.engine.store.clone()
     }
@@ -66,7 +79,7 @@ impl Port for EnginePort {
         let (store, holder) = (self.store(), self.holder);
         let result = self.write(async move { store.append_log(holder, &lines).await }).await;
         if let Err(error) = result {
-            tracing::warn!(execution = %self.holder.execution, %error, "log lines were lost");
+            self.tell("log lines were lost", &error);
         }
     }
 
@@ -74,7 +87,7 @@ impl Port for EnginePort {
         let (store, holder) = (self.store(), self.holder);
         let result = self.write(async move { store.save_progress(holder, &progress).await }).await;
         if let Err(error) = result {
-            tracing::warn!(execution = %self.holder.execution, %error, "progress was not recorded");
+            self.tell("progress was not recorded", &error);
         }
     }
 

@@ -7,15 +7,16 @@ use std::time::Duration;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, PgPool, SqlitePool};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use uuid::{ContextV7, Uuid};
 
 use super::StoreError;
 use super::migrate::{self, Migration};
-use super::phase::EngineTx;
-use super::pooler::{Lent, Pooler};
+use super::phase::{EngineTx, PhaseName};
+use super::pool::{Lent, Limits, Pool};
+use super::pooler::Pooler;
 use super::time::{StoreClock, Time};
-use crate::database_url::DatabaseUrl;
+use crate::database_url::{self, DatabaseUrl, Server};
 
 /// The host's own records, on one of the two engines. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,17 +28,18 @@ pub struct Store {
     /// Those that this binary knows, in order.
     pub(super) migrations: &'static [Migration],
     pooler: Pooler,
-    idle_in_transaction_timeout: Duration,
+    /// Begins a transaction on PostgreSQL.
+    begin: Arc<str>,
     ids: Arc<Mutex<ContextV7>>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Pools {
     Postgres {
-        phases: PgPool,
+        phases: Pool,
         /// One connection, opened when it is first needed: renewing a host session never
         /// queues behind phases.
-        heartbeat: PgPool,
+        heartbeat: Pool,
     },
     Sqlite {
         /// One connection, since SQLite has one writer: waiting for it in a fair queue is
@@ -56,6 +58,9 @@ pub struct StoreOptions {
     pub create: bool,
     /// How long a phase waits for a connection.
     pub acquire_timeout: Duration,
+    /// PostgreSQL: how long a phase may take, from its beginning to the answer to its COMMIT.
+    /// After that its connection is given up: a network that lost something does not say so.
+    pub timeout: Duration,
     /// PostgreSQL ends a phase that does nothing for so long: a host that was stopped in the
     /// middle of one does not keep its locks.
     pub idle_in_transaction_timeout: Duration,
@@ -69,14 +74,22 @@ impl Default for StoreOptions {
             max_connections: 4,
             create: false,
             acquire_timeout: Duration::from_secs(10),
+            timeout: Self::TIMEOUT,
             idle_in_transaction_timeout: Duration::from_secs(10),
             pooler: Pooler::None,
         }
     }
 }
 
-/// How long the first connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+impl StoreOptions {
+    /// A batch of 500 takes some milliseconds, and on a machine in trouble a second. Shorter than
+    /// the time-out of host sessions, so that one phase in a network that was silent for a moment
+    /// does not cost the host its session.
+    pub const TIMEOUT: Duration = Duration::from_secs(10);
+}
+
+/// A migration may wait for another host's, and may rewrite tables.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long SQLite waits for another process that writes.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite readers of one process.
@@ -104,14 +117,14 @@ impl Store {
             Pools::Postgres { .. } => migrate::POSTGRES,
             Pools::Sqlite { .. } => migrate::SQLITE,
         };
-        let StoreOptions { pooler, idle_in_transaction_timeout, .. } = *options;
+        let begin = options.pooler.begin(&session_settings(options)).into();
         Ok(Self {
             pools,
             clock: StoreClock::default(),
             place,
             migrations,
-            pooler,
-            idle_in_transaction_timeout,
+            pooler: options.pooler,
+            begin,
             ids,
         })
     }
@@ -143,10 +156,21 @@ impl Store {
         }
     }
 
-    pub(super) async fn begin_transaction(&self) -> Result<(EngineTx, Option<Time>), StoreError> {
+    pub(super) async fn begin_transaction(
+        &self,
+        name: PhaseName,
+    ) -> Result<(EngineTx, Option<Time>), StoreError> {
         Ok(match &self.pools {
             Pools::Postgres { phases, .. } => {
-                let tx = self.pooler.begin(phases, self.idle_in_transaction_timeout).await?;
+                let mut tx = match name {
+                    PhaseName::Migration => phases.acquire_for(MIGRATION_TIMEOUT).await?,
+                    _ => phases.acquire().await?,
+                };
+                let begin = match name {
+                    PhaseName::Migration => format!("{}; set local statement_timeout = 0", self.begin),
+                    _ => self.begin.to_string(),
+                };
+                tx.begin(begin).await?;
                 (EngineTx::Postgres(tx), self.clock.postgres())
             }
             Pools::Sqlite { write, .. } => {
@@ -158,9 +182,13 @@ impl Store {
     }
 
     /// A connection of a pool, for statements that need no transaction.
-    pub(super) async fn lend(&self, pool: &PgPool) -> Result<Lent, StoreError> {
-        let lent = self.pooler.lend(pool, self.idle_in_transaction_timeout).await;
-        lent.map_err(|error| self.unreachable(error))
+    /// Behind a pooler there is one all the same: what is not committed may be lost.
+    pub(super) async fn lend(&self, pool: &Pool) -> Result<Lent, StoreError> {
+        let mut lent = pool.acquire().await.map_err(|error| self.unreachable(error))?;
+        if self.pooler == Pooler::Transaction {
+            lent.begin(self.begin.to_string()).await.map_err(|error| self.unreachable(error))?;
+        }
+        Ok(lent)
     }
 
     /// The settings of a connection for hints, where there can be one.
@@ -168,15 +196,15 @@ impl Store {
         match &self.pools {
             // It would listen in a session that is somebody else's the next moment.
             Pools::Postgres { phases, .. } if self.pooler == Pooler::None => {
-                Some((*phases.connect_options()).clone().application_name("innkeeper-listen"))
+                Some(phases.settings().application_name("innkeeper-listen"))
             }
             _ => None,
         }
     }
 
     /// An error that stood in the way of a connection, with the place.
-    pub(super) fn unreachable(&self, error: sqlx::Error) -> StoreError {
-        StoreError::from(error).context(format_args!("the store {} cannot be reached", self.place))
+    pub(super) fn unreachable(&self, error: impl Into<StoreError>) -> StoreError {
+        error.into().context(format_args!("the store {} cannot be reached", self.place))
     }
 
     /// The id of an execution that is made at `now`, by the store's clock. Ids of one process
@@ -197,22 +225,39 @@ impl Store {
 }
 
 async fn connect_postgres(address: &str, options: &StoreOptions) -> Result<Pools, StoreError> {
-    let settings = PgConnectOptions::from_str(address)?;
-    let settings = options.pooler.settings(settings, options.idle_in_transaction_timeout);
-    let phases = settings.clone().application_name("innkeeper-store");
-    let heartbeat = settings.application_name("innkeeper-heartbeat");
-    // A pool would go on trying, and answer with a time-out instead of the reason.
-    match tokio::time::timeout(CONNECT_TIMEOUT, phases.connect()).await {
-        Ok(connection) => connection?.close().await?,
-        Err(_) => {
-            return Err(StoreError::Unavailable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())));
-        }
-    }
-    let pool = |size| PoolOptions::new().max_connections(size).acquire_timeout(options.acquire_timeout);
-    Ok(Pools::Postgres {
-        phases: pool(options.max_connections.max(1)).connect_lazy_with(phases),
-        heartbeat: pool(1).connect_lazy_with(heartbeat),
-    })
+    let session = session_settings(options);
+    let servers = |name: &str| {
+        let server = |server: Server| {
+            let settings = PgConnectOptions::from_str(&server.url)?.application_name(name);
+            Ok((server, options.pooler.settings(settings, &session)))
+        };
+        database_url::servers(address).into_iter().map(server).collect::<Result<Vec<_>, sqlx::Error>>()
+    };
+    let named = options.pooler == Pooler::None;
+    let pool = |name, size| {
+        let limits = Limits { size, acquire: options.acquire_timeout, lend: options.timeout, named };
+        Ok::<_, sqlx::Error>(Pool::new(servers(name)?, limits))
+    };
+    let phases = pool("innkeeper-store", options.max_connections.max(1))?;
+    let heartbeat = pool("innkeeper-heartbeat", 1)?;
+    drop(phases.acquire().await?);
+    Ok(Pools::Postgres { phases, heartbeat })
+}
+
+/// What the server does about a host that is gone, or has given up: it ends what the host has
+/// begun, so that nobody waits for its locks.
+fn session_settings(options: &StoreOptions) -> [(&'static str, String); 5] {
+    let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
+    [
+        ("idle_in_transaction_session_timeout", milliseconds(options.idle_in_transaction_timeout)),
+        // Earlier than the host gives up: then it is known that the statement did nothing, and the
+        // connection can be used again. Waiting for a lock counts.
+        ("statement_timeout", milliseconds(options.timeout * 4 / 5)),
+        // A machine that is gone says nothing: the server finds out in a minute, not in hours.
+        ("tcp_keepalives_idle", "30".to_owned()),
+        ("tcp_keepalives_interval", "10".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ]
 }
 
 async fn connect_sqlite(path: &std::path::Path, options: &StoreOptions) -> Result<Pools, StoreError> {
@@ -243,8 +288,18 @@ async fn connect_sqlite(path: &std::path::Path, options: &StoreOptions) -> Resul
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let write = pool(1).connect_with(settings.clone()).await?;
+    let write = pool(1).after_release(|connection, _| Box::pin(is_out_of_its_transaction(connection)));
+    let write = write.connect_with(settings.clone()).await?;
     let read = pool(READ_CONNECTIONS)
         .connect_lazy_with(settings.create_if_missing(false).pragma("query_only", "on"));
     Ok(Pools::Sqlite { write, read })
+}
+
+/// False: the connection is closed, and another one opened in its place. Where the disk is full,
+/// SQLite rolls back by itself, and sqlx, whose own rollback then fails, takes the transaction to
+/// be open for ever.
+async fn is_out_of_its_transaction(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    // The rollback of a transaction that was dropped comes before the answer.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }

@@ -111,6 +111,13 @@ fn known_jobs(name: &Name, known: &[String]) -> String {
 }
 
 impl StoreError {
+    /// The same may succeed later, when the database is there again or somebody has mended it: it
+    /// is not the fault of what was to be written.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Corrupt(_) | Self::NotMigrated(_) | Self::Behind { .. })
+    }
+
     /// The same, with what was being done, or where, before the message.
     pub(super) fn context(self, what: impl std::fmt::Display) -> Self {
         match self {
@@ -135,7 +142,11 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 unavailable("the connection is closed".into())
             }
-            sqlx::Error::BeginFailed => unavailable("a transaction could not be begun".into()),
+            // It was cut off in the middle of a message, or the other end is no PostgreSQL.
+            sqlx::Error::Protocol(source) => unavailable(format!("the connection is out of step, {source}")),
+            sqlx::Error::BeginFailed | sqlx::Error::InvalidSavePointStatement => {
+                unavailable("a transaction could not be begun".into())
+            }
             sqlx::Error::Database(source) => {
                 let code = source.code().unwrap_or_default().into_owned();
                 let message = source.message().to_owned();
@@ -148,7 +159,10 @@ impl From<sqlx::Error> for StoreError {
                     ));
                 }
                 match if postgres { by_sqlstate(&code) } else { by_sqlite_code(&code, &message) } {
-                    Class::Unavailable => Self::Unavailable(message),
+                    Class::Unavailable => Self::Unavailable(match what_to_do(&code, postgres) {
+                        Some(explained) => format!("{message}: {explained}"),
+                        None => message,
+                    }),
                     Class::NotMigrated => Self::NotMigrated(format!("{message}; run `innkeeper migrate`")),
                     Class::Corrupt => Self::Corrupt(message),
                     Class::Other => Self::Other { context: "the store refused".into(), source: error },
@@ -178,16 +192,36 @@ fn by_sqlstate(code: &str) -> Class {
     match code {
         // Undefined table, undefined schema.
         "42P01" | "3F000" => Class::NotMigrated,
-        // Idle-in-transaction time-out; no such database.
-        "25P03" | "3D000" => Class::Unavailable,
+        // No such database; no right to a table, which somebody can give back. What is refused for
+        // another reason is refused for good, and a completion must not be.
+        "3D000" | "42501" => Class::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
-            // Connection, login, conflicts (serialization, deadlock), resources, operator's
-            // intervention (shutdown, cancelled query).
-            "08" | "28" | "40" | "53" | "57" => Class::Unavailable,
+            // Connection, state of the transaction (read-only, idle for too long), login, conflicts
+            // (serialization, deadlock), resources (disk full), state of an object (locked),
+            // operator's intervention (shutdown, cancelled query), system (input and output).
+            "08" | "25" | "28" | "40" | "53" | "55" | "57" | "58" => Class::Unavailable,
             "XX" => Class::Corrupt,
             _ => Class::Other,
         },
     }
+}
+
+/// What an operator may not read out of the database's own words.
+fn what_to_do(code: &str, postgres: bool) -> Option<&'static str> {
+    Some(match (postgres, code) {
+        (true, "25006") => "it is a standby, or `default_transaction_read_only` is on",
+        (true, "28000" | "28P01") => "look at the `url` of [store], and at the server's pg_hba.conf",
+        (true, "42501") => "the login of [store] needs all rights in the schema `innkeeper`",
+        (true, "53100") => "the disk of the database server is full, make room there",
+        (true, "53300") => "raise the server's `max_connections`, or lower that of its clients",
+        (true, "57014") => "it waited for a lock, or the server is slow (`timeout` in [store])",
+        (false, code) => match code.parse::<i32>().unwrap_or(0) & 0xff {
+            8 => "look at who may write to the file of the store, to its folder and to its disk",
+            13 => "the disk with the file of the store is full, make room there",
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 /// Result codes, <https://www.sqlite.org/rescode.html>; the low byte is the primary one.

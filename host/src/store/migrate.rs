@@ -157,7 +157,7 @@ impl Store {
             Err(error) => return Err(error),
         }
         for tries in 0..LOCK_TRIES {
-            let mut phase = self.begin(PhaseName::Definition).await?;
+            let mut phase = self.begin(PhaseName::Migration).await?;
             match apply(phase.tx(), self).await {
                 Ok(applied) => {
                     phase.commit().await?;

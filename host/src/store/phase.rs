@@ -6,7 +6,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::StoreError;
 use super::connection::Store;
-use super::pooler::Lent;
+use super::pool::Lent;
 use super::time::Time;
 
 /// What a transaction of the store is for.
@@ -30,6 +30,8 @@ pub enum PhaseName {
     Prune,
     /// Other hosts are told that there may be something to do.
     Hint,
+    /// The schema is brought up to date.
+    Migration,
 }
 
 impl PhaseName {
@@ -46,6 +48,7 @@ impl PhaseName {
             Self::Definition => "definitions",
             Self::Prune => "pruning",
             Self::Hint => "a hint to other hosts",
+            Self::Migration => "migrating",
         }
     }
 }
@@ -79,7 +82,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] where no connection came free or could be opened in time.
     pub async fn begin(&self, name: PhaseName) -> Result<Phase, StoreError> {
-        let (engine, now) = self.begin_transaction().await.map_err(|error| {
+        let (engine, now) = self.begin_transaction(name).await.map_err(|error| {
             error.context(format_args!("the store {} cannot be reached for {}", self.place(), name.as_str()))
         })?;
         Ok(Phase { tx: PhaseTx { engine, now, place: self.place.clone() }, name })
@@ -103,8 +106,13 @@ impl Phase {
             EngineTx::Sqlite(tx) => tx.commit().await,
         };
         committed.map_err(|error| {
+            // The database's own word is certain; a connection that broke off leaves both possible.
+            let fate = match error {
+                sqlx::Error::Database(_) => "was not committed",
+                _ => "may have been committed or not",
+            };
             StoreError::from(error).context(format_args!(
-                "{} of the store {} was not committed",
+                "{} of the store {} {fate}",
                 self.name.as_str(),
                 self.tx.place
             ))

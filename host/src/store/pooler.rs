@@ -4,18 +4,11 @@
 //! So every statement is in a transaction, also one that only reads; statements have no name,
 //! since a name would be another session's; and what is set is set for the transaction.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
-use std::time::Duration;
+use std::fmt::Write as _;
 
-use futures_util::Stream;
 use sqlx::error::BoxDynError;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{
-    AssertSqlSafe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction,
-};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgStatement};
+use sqlx::{Execute, Postgres, SqlStr};
 
 /// What the connections lead to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,102 +21,31 @@ pub enum Pooler {
 }
 
 impl Pooler {
-    /// The settings of a connection, with the time-out of transactions that do nothing.
-    pub(super) fn settings(self, settings: PgConnectOptions, idle: Duration) -> PgConnectOptions {
+    /// The settings of a connection, and of its sessions where it has one.
+    pub(super) fn settings(self, settings: PgConnectOptions, session: &[(&str, String)]) -> PgConnectOptions {
         match self {
-            Self::None => settings.options([("idle_in_transaction_session_timeout", millis(idle))]),
+            Self::None => settings.options(session.iter().map(|(name, value)| (*name, value))),
             // A pooler refuses most parameters at the start of a connection: it would have to set
             // them again for each transaction.
             Self::Transaction => settings.extra_float_digits(None).statement_cache_capacity(0),
         }
     }
 
-    /// Begins a transaction.
-    pub(super) async fn begin(self, pool: &PgPool, idle: Duration) -> Result<Lent, Error> {
-        let tx = match self {
-            Self::None => pool.begin().await?,
-            Self::Transaction => {
-                let set = format!("begin; set local idle_in_transaction_session_timeout = {}", millis(idle));
-                pool.begin_with(AssertSqlSafe(set)).await?
+    /// What begins a transaction.
+    pub(super) fn begin(self, session: &[(&str, String)]) -> String {
+        let mut begin = "begin".to_owned();
+        if self == Self::Transaction {
+            // Keepalives are for the way to the server, which is the pooler's.
+            for (name, value) in session.iter().filter(|(name, _)| !name.starts_with("tcp_")) {
+                let _ = write!(begin, "; set local {name} = {value}");
             }
-        };
-        Ok(Lent(Connection { held: Held::Transaction(tx), named: self == Self::None }))
-    }
-
-    /// A connection for statements that need no transaction. What is not committed may be lost.
-    pub(super) async fn lend(self, pool: &PgPool, idle: Duration) -> Result<Lent, Error> {
-        match self {
-            Self::None => Ok(Lent(Connection { held: Held::Connection(pool.acquire().await?), named: true })),
-            Self::Transaction => self.begin(pool, idle).await,
         }
-    }
-}
-
-fn millis(time: Duration) -> u128 {
-    time.as_millis().max(1)
-}
-
-/// A connection that is lent. Dropping it rolls back what was not committed.
-#[derive(Debug)]
-pub(super) struct Lent(Connection);
-
-impl Lent {
-    /// Commits, where there is a transaction.
-    pub(super) async fn commit(self) -> Result<(), Error> {
-        match self.0.held {
-            Held::Transaction(tx) => tx.commit().await,
-            Held::Connection(_) => Ok(()),
-        }
-    }
-}
-
-impl Deref for Lent {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.0
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.0
-    }
-}
-
-/// What statements run on.
-#[derive(Debug)]
-pub(in crate::store) struct Connection {
-    held: Held,
-    /// Statements are prepared once, by a name that the session keeps.
-    named: bool,
-}
-
-enum Held {
-    Connection(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
-}
-
-impl Held {
-    fn connection(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Connection(connection) => connection,
-            Self::Transaction(tx) => tx,
-        }
-    }
-}
-
-impl fmt::Debug for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connection(_) => "Connection",
-            Self::Transaction(_) => "Transaction",
-        })
+        begin
     }
 }
 
 /// A query whose statement gets no name, unless it may have one.
-struct Named<Q>(Q, bool);
+pub(super) struct Named<Q>(pub(super) Q, pub(super) bool);
 
 impl<'q, Q: Execute<'q, Postgres>> Execute<'q, Postgres> for Named<Q> {
     fn sql(self) -> SqlStr {
@@ -140,35 +62,5 @@ impl<'q, Q: Execute<'q, Postgres>> Execute<'q, Postgres> for Named<Q> {
 
     fn persistent(&self) -> bool {
         self.1 && self.0.persistent()
-    }
-}
-
-type Parts<'e> = Pin<Box<dyn Stream<Item = Result<Either<PgQueryResult, PgRow>, Error>> + Send + 'e>>;
-type Answer<'e, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'e>>;
-
-impl<'c> Executor<'c> for &'c mut Connection {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Parts<'e>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        self.held.connection().fetch_many(Named(query, self.named))
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Answer<'e, Option<PgRow>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        self.held.connection().fetch_optional(Named(query, self.named))
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Answer<'e, PgStatement>
-    where
-        'c: 'e,
-    {
-        self.held.connection().prepare_with(sql, parameters)
     }
 }

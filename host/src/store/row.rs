@@ -19,7 +19,7 @@ macro_rules! on_engine {
             $crate::store::phase::EngineTx::Postgres(tx) => {
                 #[allow(unused_imports, reason = "not every body names a statement")]
                 use $crate::store::postgres as $sql;
-                let $conn: &mut $crate::store::pooler::Connection = &mut *tx;
+                let $conn: &mut $crate::store::pool::Connection = &mut *tx;
                 $body
             }
             $crate::store::phase::EngineTx::Sqlite(tx) => {
@@ -39,7 +39,7 @@ macro_rules! on_read {
             $crate::store::connection::Pools::Postgres { phases, .. } => {
                 use $crate::store::postgres as $sql;
                 let mut connection = $store.lend(phases).await?;
-                let $conn: &mut $crate::store::pooler::Connection = &mut connection;
+                let $conn: &mut $crate::store::pool::Connection = &mut connection;
                 $body
             }
             $crate::store::connection::Pools::Sqlite { read, .. } => {

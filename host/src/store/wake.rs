@@ -38,7 +38,7 @@ impl Store {
             // What was missed meanwhile has to be asked for by whoever has the connection.
             listener.eager_reconnect(false);
             listener.listen(CHANNEL).await?;
-            Ok(WakeUps(listener))
+            Ok::<_, sqlx::Error>(WakeUps(listener))
         };
         listener.await.map(Some).map_err(|error| self.unreachable(error))
     }

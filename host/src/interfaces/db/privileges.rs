@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::facts::{Login, Names, Rights, Session};
 use crate::config::{Config, ConfigError, GrantConfig, GrantKey, Location};
-use crate::database_url::DatabaseUrl;
+use crate::database_url::{self, DatabaseUrl};
 use crate::job::Name;
 
 /// Where the store keeps its tables.
@@ -60,7 +60,12 @@ pub async fn inspect(config: &Config) -> Inspection {
     }
     if let DatabaseUrl::Postgres(url) = &config.store.url {
         // Whoever needs the store says why it cannot be reached.
-        inspector.store = Session::open(url).await.ok();
+        for server in database_url::servers(url) {
+            inspector.store = Session::open(&server.url).await.ok();
+            if inspector.store.is_some() {
+                break;
+            }
+        }
     }
     let mut shared: Vec<Shared<'_>> = Vec::new();
     for (url, grants) in logins {
