@@ -175,8 +175,14 @@ impl Stage {
         self.raw().await.texts(&self.qualified(sql)).await.into_iter().collect()
     }
 
-    /// The fault is over: the host goes on, and all ends as if nothing had been. Returns the log.
-    pub async fn all_ends_well(mut self) -> String {
+    /// The fault is over: the host goes on, and all ends as if nothing had been. It has said so,
+    /// and once.
+    pub async fn all_ends_well(self) {
+        says_it_once(&self.ends_well().await);
+    }
+
+    /// The same where the host may not have noticed. Returns the log.
+    pub async fn ends_well(mut self) -> String {
         self.release().await;
         self.until_ready().await;
         self.enqueue("echo", 1, &json!({})).await;
@@ -216,7 +222,6 @@ impl Stage {
             let sql = sql.replace("{}", prefix);
             assert_eq!(store.count(&sql).await, 0, "{rule}");
         }
-        says_it_once(&log);
         log
     }
 
