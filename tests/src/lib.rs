@@ -5,6 +5,7 @@ pub mod database;
 pub mod host;
 pub mod http;
 pub mod login;
+pub mod pgbouncer;
 pub mod plugins;
 pub mod raw;
 pub mod relay;

@@ -12,6 +12,7 @@ mod cargo;
 mod demo;
 mod django;
 mod lint;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod steps;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Built};
 use crate::django;
+use crate::pgbouncer;
 use crate::postgres::{self, Server, Settings};
 use crate::process;
 use crate::steps::Steps;
@@ -42,6 +43,7 @@ pub fn run(steps: &mut Steps, args: &[&str]) -> Result<Counts> {
         None => Some(steps.run("PostgreSQL, installed where it is missing", postgres::find_or_install)?),
         Some(_) => None,
     };
+    steps.run("pgbouncer, installed where it is missing", pgbouncer::find_or_install)?;
     let python = if selection.sessions {
         None
     } else {
