@@ -6,7 +6,7 @@
 //! executions of due jobs, `dispatcher` starts them, `executor` calls their handlers,
 //! `completer` records how they ended, and `rescuer` ends what a dead host left open.
 //! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
-//! for an execution. [`health`] is what the loops tell of the store meanwhile.
+//! for an execution. `fence` keeps late handlers from committing. [`health`] is what the loops tell of the store meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::store::{Store, StoreError};
 mod completer;
 mod dispatcher;
 mod executor;
+mod fence;
 pub mod health;
 mod planner;
 mod port;
