@@ -49,12 +49,13 @@ impl Scene {
                 ("store", "max_connections = 1".to_owned()),
                 ("databases.app", "max_connections = 40".to_owned()),
                 ("plugins.probe", String::new()),
+                ("grant", String::new()),
             ],
         }
     }
 
-    /// Replaces the lines of one of the sections `host`, `store`, `databases.app` and
-    /// `plugins.probe`; names, URLs and paths are put in by the scene.
+    /// Replaces the lines of one of the sections `host`, `store`, `databases.app`,
+    /// `plugins.probe` and `grant`; names, URLs and paths are put in by the scene.
     #[must_use]
     pub fn with(mut self, section: &'static str, lines: &str) -> Self {
         for (name, text) in &mut self.base {
@@ -80,7 +81,7 @@ impl Scene {
         let text = format!(
             "[host]\nname = \"{host}\"\ndata_dir = \"data\"\n{}\n\n[store]\nurl = {:?}\n{}\n\n\
              [databases.app]\nurl = {:?}\n{}\n\n[plugins.probe]\ncomponent = {:?}\n{}\n\n\
-             [[plugins.probe.databases]]\nname = \"app\"\n\n{jobs}\n",
+             [[plugins.probe.databases]]\nname = \"app\"\n{}\n\n{jobs}\n",
             section("host"),
             self.store.address(),
             section("store"),
@@ -88,6 +89,7 @@ impl Scene {
             section("databases.app"),
             guest("probe"),
             section("plugins.probe"),
+            section("grant"),
         );
         let path = self.dir.path().join(format!("{host}.toml"));
         std::fs::write(&path, text).expect("the configuration can be written");

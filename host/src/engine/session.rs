@@ -260,6 +260,30 @@ fn is_over(now: Duration, renewed: Duration, timeout: Duration) -> bool {
 mod tests {
     use super::*;
 
+    fn live(renewed: Duration) -> LiveSession {
+        LiveSession {
+            id: SessionId(1),
+            stop: CancellationToken::new(),
+            open: Mutex::default(),
+            timeout: Duration::from_secs(100),
+            is_lost: AtomicBool::new(false),
+            renewed: Mutex::new(renewed),
+            in_doubt: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn what_was_not_renewed_in_time_commits_nothing_any_more_whatever_comes_late() {
+        let now = clock::since_boot();
+        assert!(live(now).may_commit());
+        // As after a suspension, in which no timer has run and nobody has stopped the handlers.
+        let session = live(now.saturating_sub(Duration::from_secs(81)));
+        assert!(now < Duration::from_secs(81) || !session.may_commit());
+        session.lose();
+        session.renew(clock::since_boot());
+        assert!(!session.may_commit(), "a heartbeat that was under way all the while");
+    }
+
     #[test]
     fn a_session_is_over_before_the_store_may_say_so() {
         let timeout = Duration::from_secs(15);
