@@ -29,7 +29,9 @@
 //!   functions). It puts a row of its execution into the fence, and takes it away again in the
 //!   same transaction. The unique index makes a raise wait for that transaction to end, and lets
 //!   it find a row that a raise has left, at every isolation level. A host that is stopped in the
-//!   middle of a transaction holds nothing that a raise would wait for.
+//!   middle of a transaction holds nothing that a raise would wait for; and when the fence is
+//!   raised, what earlier attempts have left open is ended, so that the next one does not wait for
+//!   its locks.
 //! - On SQLite, which has one writer, a transaction looks at the fence when it has become the
 //!   writer, and raising is a transaction as well. A host that is stopped while it is the writer
 //!   keeps everybody else waiting, and so the raise.

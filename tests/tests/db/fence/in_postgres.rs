@@ -34,13 +34,13 @@ async fn a_fence_raised_between_a_statement_and_its_commit_refuses_it_at_every_i
     for isolation in LEVELS {
         let fenced = Fenced::new(Engine::Postgres).await;
         for (lease, raised_before) in [(7, false), (8, true)] {
-            // A host that was stopped there holds nothing that raising would wait for.
+            // By SQL, since the host also ends what the earlier attempt has open.
             let late = fenced.attempt(lease);
             let id = half(&late, isolation).await;
-            fenced.raise(lease + 1).await;
+            raise_by_sql(&fenced, lease + 1).await;
             let error = late.commit(id).await.unwrap_err();
             let kinds = [ErrorKind::Closed, ErrorKind::Conflict];
-            assert!(kinds.contains(&error.kind), "{isolation:?}, {raised_before}: {error:?}");
+            assert!(kinds.contains(&error.kind), "{isolation:?}, raised before: {raised_before}: {error:?}");
             assert_eq!(fenced.scene.rows().await, 0, "{isolation:?}");
             assert_kind(insert(&late).await, ErrorKind::Closed);
             fenced.scene.assert_clean().await;
@@ -48,6 +48,33 @@ async fn a_fence_raised_between_a_statement_and_its_commit_refuses_it_at_every_i
         transact(&fenced.attempt(9)).await.unwrap();
         assert_eq!(fenced.scene.rows().await, 1);
     }
+}
+
+async fn raise_by_sql(fenced: &Fenced, lease: i64) {
+    let raise = format!("SELECT innkeeper_fence.raise('{}', {lease})", fenced.execution);
+    fenced.scene.outside.run(&raise).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn raising_ends_what_an_earlier_attempt_has_left_open_and_the_next_one_does_not_wait() {
+    let fenced = Fenced::new(Engine::Postgres).await;
+    fenced.scene.outside.run("INSERT INTO t VALUES (0, 'before')").await;
+    let change = "UPDATE t SET note = 'x' WHERE id = 0";
+    let (late, retry) = (fenced.attempt(7), fenced.attempt(8));
+    let neighbour = fenced.attempt_of(uuid::Uuid::now_v7(), 1);
+    let of_neighbour = half(&neighbour, None).await;
+    let id = late.begin(options()).await.unwrap();
+    late.execute_in(id, change.into(), vec![]).await.unwrap();
+    fenced.raise(8).await;
+    retry.execute(change.into(), vec![]).await.unwrap();
+    // Whoever raises it too late ends nothing of a later attempt.
+    let of_retry = half(&retry, None).await;
+    fenced.raise(7).await;
+    retry.commit(of_retry).await.unwrap();
+    late.commit(id).await.unwrap_err();
+    neighbour.commit(of_neighbour).await.unwrap();
+    assert_eq!(fenced.scene.rows().await, 3);
+    fenced.scene.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,7 +151,8 @@ async fn raising_waits_for_a_commit_that_has_passed() {
 
     let late = fenced.attempt(7);
     let committing = tokio::spawn(async move { transact(&late).await });
-    until("the commit waits", async || waiting(&fenced.scene, "innkeeper plugin good").await).await;
+    let name = format!("innkeeper plugin {}", fenced.execution);
+    until("the commit waits", async || waiting(&fenced.scene, &name).await).await;
     let (grants, execution) = (fenced.grants.clone(), fenced.execution);
     let raising = tokio::spawn(async move { grants.raise_fences(execution, 8).await });
     until("raising waits", async || waiting(&fenced.scene, "innkeeper fence").await).await;

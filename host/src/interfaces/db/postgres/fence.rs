@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::control::Control;
 use super::{Connection, options};
@@ -30,6 +31,19 @@ const LOOK: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_cata
                     ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
                     WHERE n.nspname OPERATOR(pg_catalog.=) 'innkeeper_fence' \
                     AND p.proname OPERATOR(pg_catalog.=) 'pass')";
+
+/// Ends what an earlier attempt has left open: it can never commit, and the next attempt would wait
+/// for its locks until the server gives it up as idle. `pg_catalog` is all that this connection
+/// looks names up in. One that is active and has no transaction id has just committed, or reads.
+const END_EARLIER: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                           WHERE datname = current_database() AND usename = session_user AND application_name = $1 \
+                           AND (backend_xid IS NOT NULL OR state <> 'active')";
+
+/// What the server processes of an execution with a fence are called, while they have a
+/// transaction open. Names have 63 bytes.
+pub(super) fn name_of(execution: Uuid) -> String {
+    format!("innkeeper plugin {execution}")
+}
 
 /// The statement before COMMIT. What has changed nothing, and locked no row, has no transaction id
 /// and passes without a look.
@@ -68,7 +82,16 @@ impl Control {
     pub(in crate::interfaces::db) async fn raise_fence(&self, to: Pass) -> Result<(), Failure> {
         self.on_fence(async |connection| {
             let raise = "SELECT innkeeper_fence.raise($1, $2)";
-            sqlx::query(raise).bind(to.execution).bind(to.lease).execute(connection).await.map(drop)
+            let raised = sqlx::query_scalar(raise).bind(to.execution).bind(to.lease);
+            if !raised.fetch_one(&mut *connection).await? {
+                return Ok(());
+            }
+            let end = sqlx::query(END_EARLIER).bind(name_of(to.execution)).execute(connection).await;
+            // The fence is raised all the same, and the server ends them later.
+            if let Err(error) = end {
+                tracing::debug!(%error, "transactions of an earlier attempt were not ended");
+            }
+            Ok(())
         })
         .await
     }
@@ -102,6 +125,7 @@ impl Control {
 /// Every statement here is a transaction of its own, whatever the login is set to.
 async fn connect(url: &str) -> Result<PgConnection, Failure> {
     let settings = [
+        ("search_path", "pg_catalog"),
         ("default_transaction_isolation", "read committed"),
         ("default_transaction_read_only", "off"),
         ("lock_timeout", "10s"),

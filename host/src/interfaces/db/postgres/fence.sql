@@ -33,6 +33,7 @@ BEGIN
 END $$;
 
 -- Before a later attempt begins: waits for a commit that has passed, and stops those to come.
+-- False where it is higher already.
 CREATE OR REPLACE FUNCTION innkeeper_fence.raise(this_execution uuid, this_lease bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -42,8 +43,8 @@ BEGIN
     INSERT INTO innkeeper_fence.fence AS old (execution, lease, raised_at)
     VALUES (this_execution, this_lease, now())
     ON CONFLICT (execution) DO UPDATE SET lease = excluded.lease, raised_at = excluded.raised_at
-    WHERE old.lease < excluded.lease;
-    RETURN true;
+    WHERE old.lease <= excluded.lease;
+    RETURN FOUND;
 END $$;
 
 GRANT USAGE ON SCHEMA innkeeper_fence TO PUBLIC;

@@ -274,6 +274,9 @@ fn begin_message(begin: &Begin<'_>, number: u64) -> String {
     let backstop = begin.caller.remaining().saturating_add(BACKSTOP);
     let longest = begin.grant.statement_timeout.map_or(backstop, |limit| limit.min(backstop));
     message.push_str(&format!("; SET LOCAL statement_timeout = {}", milliseconds(longest)));
+    if let Some(pass) = begin.pass() {
+        message.push_str(&format!("; SET LOCAL application_name = '{}'", fence::name_of(pass.execution)));
+    }
     if matches!(begin.purpose, Purpose::Guest(_)) {
         // The transaction of one statement never waits, and has the session's.
         let idle = milliseconds(backstop);
