@@ -253,6 +253,25 @@ impl TestHost {
         assert_eq!(status, 0, "signal {signal} was not sent");
     }
 
+    /// SIGSTOP, and waits until none of its threads runs: on a busy machine they may go on for
+    /// some time after the signal was sent.
+    pub async fn suspend(&self) {
+        self.signal(libc::SIGSTOP);
+        until("every thread of the host is stopped", async || self.is_stopped().then_some(())).await;
+    }
+
+    fn is_stopped(&self) -> bool {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let threads = std::fs::read_dir(folder).expect("Linux tells of its processes");
+        let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+            let path = thread.expect("the folder can be read").path().join("stat");
+            let stat = std::fs::read_to_string(path).unwrap_or_default();
+            // The name before the state is in brackets, and may have any in it.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        threads.into_iter().all(is_stopped)
+    }
+
     /// Waits until it has exited by itself.
     pub async fn wait(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + PATIENCE;

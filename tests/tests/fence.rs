@@ -59,7 +59,7 @@ async fn a_host_is_stopped_before_its_commit(grant: &str) {
     app.execute("select pg_advisory_lock(1)").await;
     let id = scene.enqueue(&store, "sql", &write_and_commit()).await;
     let of_late = writer(&mut app, "wait_event_type = 'Lock'").await;
-    late.signal(libc::SIGSTOP);
+    late.suspend().await;
     // Its statement ends, and its host does not see that.
     app.execute("select pg_advisory_unlock(1)").await;
 
@@ -165,7 +165,7 @@ async fn a_commit_comes_late(grant: &str) -> (Vec<String>, String) {
     let id = scene.enqueue(&store, "sql", &write_and_commit()).await;
     until("the commit is under way", async || (relay.held.load(Ordering::SeqCst) > 0).then_some(())).await;
     let of_late = writer(&mut app, "state = 'idle in transaction'").await;
-    late.signal(libc::SIGSTOP);
+    late.suspend().await;
 
     let rescuer = scene.serve_as("inn-2", JOBS).await;
     let record = scene.wait_for_end(&store, id).await;
