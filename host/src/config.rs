@@ -78,6 +78,8 @@ pub enum GrantKey {
     Role,
     /// Where names without a schema are looked up.
     Schema,
+    /// Whether commits pass a fence.
+    Fence,
 }
 
 /// Where things stand in the file, for what is checked later.
@@ -373,6 +375,8 @@ pub struct GrantConfig {
     pub schema: Option<String>,
     /// Statements that write are refused.
     pub read_only: bool,
+    /// Commits pass a fence in the database, which the next attempt raises.
+    pub fence: bool,
     /// How long one statement may run; `None` for as long as the execution.
     pub statement_timeout: Option<Duration>,
     /// Rows of one result, and of one fetch of a cursor.
@@ -398,6 +402,7 @@ impl Default for GrantConfig {
             role: None,
             schema: None,
             read_only: false,
+            fence: false,
             statement_timeout: None,
             max_rows: 100_000,
             max_bytes: None,
@@ -416,6 +421,7 @@ impl fmt::Debug for GrantConfig {
             .field("role", &self.role)
             .field("schema", &self.schema)
             .field("read_only", &self.read_only)
+            .field("fence", &self.fence)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@
 //! `completer` records how they ended, `rescuer` ends what a dead host left open, and `pruner`
 //! removes what has been kept for long enough.
 //! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
-//! for an execution. [`health`] is what the loops tell of the store meanwhile.
+//! for an execution. `fence` keeps late handlers from committing. [`health`] is what the loops tell of the store meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::store::{Store, StoreError};
 mod completer;
 mod dispatcher;
 mod executor;
+mod fence;
 mod floor;
 pub mod health;
 mod planner;

@@ -50,12 +50,13 @@ impl Scene {
                 ("store", "max_connections = 1".to_owned()),
                 ("databases.app", "max_connections = 40".to_owned()),
                 ("plugins.probe", String::new()),
+                ("grant", String::new()),
             ],
         }
     }
 
-    /// Replaces the lines of one of the sections `host`, `store`, `databases.app` and
-    /// `plugins.probe`; names, URLs and paths are put in by the scene.
+    /// Replaces the lines of one of the sections `host`, `store`, `databases.app`,
+    /// `plugins.probe` and `grant`; names, URLs and paths are put in by the scene.
     #[must_use]
     pub fn with(mut self, section: &'static str, lines: &str) -> Self {
         for (name, text) in &mut self.base {
@@ -81,7 +82,7 @@ impl Scene {
         let text = format!(
             "[host]\nname = \"{host}\"\ndata_dir = \"data\"\n{}\n\n[store]\nurl = {:?}\n{}\n\n\
              [databases.app]\nurl = {:?}\n{}\n\n[plugins.probe]\ncomponent = {:?}\n{}\n\n\
-             [[plugins.probe.databases]]\nname = \"app\"\n\n{jobs}\n",
+             [[plugins.probe.databases]]\nname = \"app\"\n{}\n\n{jobs}\n",
             section("host"),
             self.store.address(),
             section("store"),
@@ -89,6 +90,7 @@ impl Scene {
             section("databases.app"),
             guest("probe"),
             section("plugins.probe"),
+            section("grant"),
         );
         let path = self.dir.path().join(format!("{host}.toml"));
         std::fs::write(&path, text).expect("the configuration can be written");
@@ -259,6 +261,25 @@ impl TestHost {
         // SAFETY: kill takes two integers, and the process is a child that was not waited for.
         let status = unsafe { libc::kill(pid, signal) };
         assert_eq!(status, 0, "signal {signal} was not sent");
+    }
+
+    /// SIGSTOP, and waits until none of its threads runs: on a busy machine they may go on for
+    /// some time after the signal was sent.
+    pub async fn suspend(&self) {
+        self.signal(libc::SIGSTOP);
+        until("every thread of the host is stopped", async || self.is_stopped().then_some(())).await;
+    }
+
+    fn is_stopped(&self) -> bool {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let threads = std::fs::read_dir(folder).expect("Linux tells of its processes");
+        let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+            let path = thread.expect("the folder can be read").path().join("stat");
+            let stat = std::fs::read_to_string(path).unwrap_or_default();
+            // The name before the state is in brackets, and may have any in it.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        threads.into_iter().all(is_stopped)
     }
 
     /// Waits until it has exited by itself.

@@ -326,6 +326,36 @@ async fn check_tries_the_role_and_the_schema_of_a_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_looks_whether_there_can_be_a_fence_out_of_the_plugins_reach() {
+    let (of_database, of_plugin) = (Login::new().await, Login::new().await);
+    let app = TestDatabase::empty(Engine::Postgres).await;
+    let mut outside = Raw::connect(app.url()).await;
+    let own = format!("url = {:?}\nfence = true", of_plugin.at(app.url()));
+    let check = |grant: &str| {
+        let (dir, _) = granted("sqlite:innkeeper.db", &of_database.at(app.url()), &[("probe", grant)]);
+        let output = innkeeper(dir.path(), &["check"]);
+        (output.status.code(), told(&output))
+    };
+    for (grant, place) in [("fence = true", "9:9"), (own.as_str(), "10:9")] {
+        let (code, told) = check(grant);
+        let start = format!("error: innkeeper.toml:{place}: plugin `probe`: database `app` has no fence");
+        assert!(code == Some(2) && told.starts_with(&start), "{told}");
+    }
+    let name = outside.texts("SELECT current_database()::text").await.remove(0);
+    outside.execute(&format!("GRANT CREATE ON DATABASE {name} TO {}", of_database.name())).await;
+    for grant in ["fence = true", own.as_str()] {
+        let (code, told) = check(grant);
+        assert!(code == Some(0) && !told.contains("warning"), "the host would make it: {told}");
+    }
+    outside.execute(&format!("CREATE SCHEMA innkeeper_fence AUTHORIZATION {}", of_database.name())).await;
+    let (code, told) = check("fence = true");
+    assert!(code == Some(0) && told.starts_with("warning: innkeeper.toml:9:9: plugin `probe`: "), "{told}");
+    assert!(told.contains("owns the fence there, so that SQL of the plugin could lower it"), "{told}");
+    let (code, told) = check(&own);
+    assert!(code == Some(0) && !told.contains("warning"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_tells_of_a_login_that_cannot_be_used_and_one_that_leads_elsewhere() {
     let login = Login::new().await;
     let app = TestDatabase::empty(Engine::Postgres).await;

@@ -79,13 +79,15 @@ fn grant(
     let schema = postgres_text("schema", GrantKey::Schema, "where names are looked up");
     let schema = schema.and_then(|text| identifier(table, "schema", &text));
     let access = [("read-write", false), ("read-only", true)];
+    let read_only = table.choice("access", defaults.read_only, &access);
     let many = 1..=u32::MAX;
     let max_rows = u32::try_from(defaults.max_rows).unwrap_or(u32::MAX);
     GrantConfig {
         url,
         role,
         schema,
-        read_only: table.choice("access", defaults.read_only, &access),
+        read_only,
+        fence: fence(table, read_only, place),
         statement_timeout: table.entry("statement_timeout").map(|_| {
             let such_as = Duration::from_secs(30);
             table.duration("statement_timeout", such_as, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT)
@@ -174,6 +176,19 @@ fn identifier(table: &Table<'_>, key: &str, text: &Text<'_>) -> Option<String> {
     };
     table.doc.error(text.at, format!("`{key}` {problem}"));
     None
+}
+
+/// Whether commits pass a fence, of which there are none where nothing is written.
+fn fence(table: &Table<'_>, read_only: bool, place: &mut GrantPlaces) -> bool {
+    let Some(entry) = table.entry("fence") else { return false };
+    place.keys.insert(GrantKey::Fence, table.doc.location(entry.at()));
+    let fence = table.boolean("fence") == Some(true);
+    if fence && read_only {
+        let message = "`fence` keeps late commits out, and a plugin with `access = \"read-only\"` has nothing to \
+                       commit; leave one of the two out";
+        table.doc.error(entry.key_at, message);
+    }
+    fence
 }
 
 /// Bytes of one result, which the guest has to have memory for.

@@ -97,7 +97,7 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
     assert_eq!(database.max_size, None, "as large as the disk allows");
     let grant = &plugin.databases[&name("app")];
     assert_eq!((&grant.url, &grant.role, &grant.schema), (&None, &None, &None));
-    assert_eq!((grant.read_only, grant.statement_timeout), (false, None));
+    assert_eq!((grant.read_only, grant.fence, grant.statement_timeout), (false, false, None));
     assert_eq!((grant.max_rows, grant.max_bytes), (100_000, None));
     assert_eq!((grant.max_open_transactions, grant.max_open_cursors), (8, 8));
     assert_eq!(grant.max_running_statements, None);
@@ -145,6 +145,7 @@ jobs = ["j"]
 limits = { memory = 1_048_576, timeout = "1h30m" }
 [[plugins.p.databases]]
 name = "app"
+fence = true
 [[plugins.p.databases]]
 name = "other"
 default = true
@@ -205,7 +206,9 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     assert_eq!(grant.url.as_deref(), Some("postgres://app:hunter2@db.example/app"));
     assert_eq!(grant.role.as_deref(), Some("Owner \"of\" all"));
     assert_eq!(grant.schema.as_deref(), Some("tenant"));
-    assert!(grant.read_only && !plugin.databases[&name("app")].read_only);
+    let app = &plugin.databases[&name("app")];
+    assert_eq!((grant.read_only, app.read_only), (true, false));
+    assert_eq!((grant.fence, app.fence), (false, true));
     assert_eq!(grant.statement_timeout, Some(Duration::from_secs(30)));
     assert_eq!((grant.max_rows, grant.max_bytes), (1, Some(1 << 20)));
     assert_eq!((grant.max_open_transactions, grant.max_open_cursors), (2, 3));

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Engine;
 use super::completer::{Completions, Ended};
+use super::fence::{self, Commits};
 use super::port::EnginePort;
 use super::registry::Plugin;
 use super::session::LiveSession;
@@ -46,7 +47,11 @@ async fn run(
         return Outcome::Failed(failure);
     }
     let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
-    let db = Session::new(plugin.grants.clone(), owner, attempt.job.timeout);
+    if let Err(outcome) = fence::raise(&plugin, session, attempt).await {
+        return outcome;
+    }
+    let commits = Commits::new(session);
+    let db = Session::of_attempt(plugin.grants.clone(), owner, commits.holder(attempt), attempt.job.timeout);
     let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), attempt));
     let call = Call {
         attempt,
@@ -64,9 +69,9 @@ async fn run(
         host_failure(format!("the host failed while it ran the handler, which is a bug: {panic}"))
     });
     // After a call that ended as it should there is nothing left for these two.
-    db.end().await;
+    let ended = db.end().await;
     port.settle().await;
-    outcome
+    commits.judge(outcome, ended, &plugin)
 }
 
 /// What a panic says, as far as it is text.

@@ -32,6 +32,10 @@ pub(super) struct LiveSession {
     /// Ends the calls that were started in this session.
     pub(super) stop: CancellationToken,
     open: Mutex<BTreeSet<i64>>,
+    /// How long the store keeps it without a heartbeat.
+    timeout: Duration,
+    /// It is over, whatever a heartbeat that is still under way may bring.
+    is_lost: AtomicBool,
     /// When the last heartbeat that was answered was sent; see [`clock::since_boot`].
     renewed: Mutex<Duration>,
     /// A START may have been recorded that is not in `open`.
@@ -107,6 +111,8 @@ impl LiveSession {
             id,
             stop: stop.child_token(),
             open: Mutex::default(),
+            timeout: settings.session_timeout,
+            is_lost: AtomicBool::new(false),
             renewed: Mutex::new(asked),
             in_doubt: AtomicBool::new(false),
         })
@@ -136,6 +142,25 @@ impl LiveSession {
 
     fn renewed(&self) -> Duration {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True while nobody else can have taken over what was started in it. A session that is over
+    /// stays so.
+    pub(super) fn may_commit(&self) -> bool {
+        if self.is_lost.load(Ordering::SeqCst) {
+            return false;
+        }
+        let is_over = is_over(clock::since_boot(), self.renewed(), self.timeout);
+        if is_over {
+            self.is_lost.store(true, Ordering::SeqCst);
+        }
+        !is_over
+    }
+
+    /// Ends what was started in it.
+    fn lose(&self) {
+        self.is_lost.store(true, Ordering::SeqCst);
+        self.stop.cancel();
     }
 
     /// Notes that the answer to a START was lost, or what became of it is known again.
@@ -194,14 +219,14 @@ pub(super) async fn watch_over(engine: Arc<Engine>, finished: CancellationToken)
             () = finished.cancelled() => return,
         }
         let session = engine.session.current();
-        if is_over(clock::since_boot(), session.renewed(), timeout) && !session.stop.is_cancelled() {
+        if !session.may_commit() && !session.stop.is_cancelled() {
             tracing::error!("the host session could not be renewed in time; stopping its handlers");
             // Before it is stopped: after that, another one may be registered at any time.
             engine.health.session_lost(
                 "the host session could not be renewed in time: its handlers were stopped, and another one \
                  is registered as soon as the store answers",
             );
-            session.stop.cancel();
+            session.lose();
         }
     }
 }
@@ -232,7 +257,7 @@ async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> 
                 "the host session was ended by another host, since it was not renewed in time; another one \
                  is registered as soon as the store answers",
             );
-            session.stop.cancel();
+            session.lose();
         }
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(StoreError::Unavailable("the heartbeat was not answered in time".to_owned())),
@@ -248,7 +273,9 @@ async fn register_again(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Leaves a fifth of the time for the handlers to be stopped in.
+/// Leaves a fifth of the time for the handlers to be stopped in, and for a commit that was sent
+/// just before to take effect. `renewed` is from before the heartbeat was sent, and so no later
+/// than what the store counts from.
 fn is_over(now: Duration, renewed: Duration, timeout: Duration) -> bool {
     now.saturating_sub(renewed) > timeout * 4 / 5
 }
@@ -256,6 +283,30 @@ fn is_over(now: Duration, renewed: Duration, timeout: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn live(renewed: Duration) -> LiveSession {
+        LiveSession {
+            id: SessionId(1),
+            stop: CancellationToken::new(),
+            open: Mutex::default(),
+            timeout: Duration::from_secs(100),
+            is_lost: AtomicBool::new(false),
+            renewed: Mutex::new(renewed),
+            in_doubt: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn what_was_not_renewed_in_time_commits_nothing_any_more_whatever_comes_late() {
+        let now = clock::since_boot();
+        assert!(live(now).may_commit());
+        // As after a suspension, in which no timer has run and nobody has stopped the handlers.
+        let session = live(now.saturating_sub(Duration::from_secs(81)));
+        assert!(now < Duration::from_secs(81) || !session.may_commit());
+        session.lose();
+        session.renew(clock::since_boot());
+        assert!(!session.may_commit(), "a heartbeat that was under way all the while");
+    }
 
     #[test]
     fn a_session_is_over_before_the_store_may_say_so() {

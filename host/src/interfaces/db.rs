@@ -27,15 +27,18 @@
 //! - What a plugin may have is bounded: rows, bytes, open transactions and cursors, statements
 //!   at once by its grant (`grant`, `rows`), texts of statements (`statement`) and of errors
 //!   (`error`) by a constant.
+//! - Nothing is committed late: not after the host session has expired, and with a fence not
+//!   after the next attempt has begun ([`fence`]).
 //! - What the logins of the plugins may do, and should not, is looked at by [`privileges`].
 //!
-//! Inside, the arrows go one way: `caller`, `grant`, `work` ← the engines ← `connection` ←
+//! Inside, the arrows go one way: `fence`, `caller`, `grant`, `work` ← the engines ← `connection` ←
 //! [`pool`] ← `transaction` ← `serve` ← [`session`].
 
 mod caller;
 mod civil;
 mod connection;
 mod error;
+pub mod fence;
 mod grant;
 mod grants;
 mod once;

@@ -4,6 +4,7 @@
 mod bounds;
 mod database;
 mod ending;
+mod fence;
 mod grants;
 mod network;
 mod pool;

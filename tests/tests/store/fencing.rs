@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use innkeeper::execution::{Outcome, State};
-use innkeeper::store::{PhaseName, Recording, Store, StoreError, StoreOptions};
+use innkeeper::execution::{LogLevel, LogLine, Outcome, Progress, State, Trigger};
+use innkeeper::store::{Holder, NewExecution, PhaseName, Recording, Store, StoreError, StoreOptions};
+use innkeeper_tests::clock::instant;
 use innkeeper_tests::database::Engine;
+use serde_json::json;
 
 use crate::rule;
-use crate::world::{TTL, World, failure, job, success};
+use crate::world::{TTL, World, by_hand, failure, holder, job, name, success};
 
 rule!(a_completion_after_a_rescue_changes_nothing_and_is_on_record_as_stale, async |world: &World| {
     let (session, attempt) = world.running().await;
@@ -35,6 +37,93 @@ rule!(a_completion_of_a_lease_that_never_was_is_stale, async |world: &World| {
     assert_eq!(world.record(session, completion).await, Recording::Stale);
     assert_eq!(world.state(attempt.execution).await, State::Running);
 });
+
+rule!(what_a_late_host_sends_changes_nothing_of_the_attempt_that_another_one_runs, async |world: &World| {
+    let (session, first) = world.running().await;
+    let late = holder(session, &first);
+    world.store.append_log(late, &[line("first")]).await.unwrap();
+    world.crash_all().await;
+    world.clock.advance(Duration::from_secs(10));
+    world.store.plan(10).await.unwrap();
+    let other = world.host("inn-2").await;
+    let second = world.claim_one(other).await;
+    let live = holder(other, &second);
+    world.store.append_log(live, &[line("second")]).await.unwrap();
+    world.store.save_progress(live, &progress(5)).await.unwrap();
+    world.store.save_checkpoint(live, &json!("second")).await.unwrap();
+
+    for kind in KINDS {
+        let sent = send(&world.store, late, kind).await;
+        assert!(matches!(sent, Err(StoreError::LeaseLost { .. })), "{kind}: {sent:?}");
+        assert_eq!(world.count("stale", &stale(kind, first.lease)).await, 1, "{kind}");
+    }
+    assert_eq!(world.record(session, success(&first)).await, Recording::Stale);
+    assert_eq!(world.count("stale", &stale("completion", first.lease)).await, 1);
+
+    let execution = world.execution(second.execution).await;
+    assert_eq!((execution.state, execution.attempt), (State::Running, 2));
+    assert_eq!(execution.progress, Some(progress(5)));
+    let logs = world.store.logs(second.execution).await.unwrap();
+    assert_eq!(logs.iter().map(|log| log.line.message.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+    assert_eq!(world.count("checkpoint", &format!("lease = {}", second.lease)).await, 1);
+    assert_eq!(world.count("execution", "true").await, 1, "nothing was enqueued");
+    assert_eq!(world.count("waiting", "true").await + world.count("ready", "true").await, 0);
+    assert_eq!(world.record(other, failure(&second)).await, Recording::Recorded);
+    world.clock.advance(Duration::from_secs(1_000));
+    world.store.plan(10).await.unwrap();
+    assert_eq!(world.claim_one(other).await.checkpoint, Some(json!("second")));
+});
+
+rule!(what_a_handler_sends_waits_for_a_rescue_under_way_and_is_then_stale, async |world: &World| {
+    let (session, attempt) = world.running().await;
+    let late = holder(session, &attempt);
+    let rescue = world.half_a_rescue(session).await;
+    let mut sending = tokio::task::JoinSet::new();
+    for kind in KINDS {
+        let store = world.another_store(1).await;
+        sending.spawn(async move { (kind, send(&store, late, kind).await) });
+    }
+    world.until_blocked(|| false).await;
+    rescue.finish().await;
+    for (kind, sent) in sending.join_all().await {
+        assert!(matches!(sent, Err(StoreError::LeaseLost { .. })), "{kind}: {sent:?}");
+        assert_eq!(world.count("stale", &stale(kind, attempt.lease)).await, 1, "{kind}");
+    }
+    for table in ["log", "progress", "checkpoint"] {
+        assert_eq!(world.count(table, "true").await, 0, "{table}");
+    }
+    assert_eq!(world.count("execution", "true").await, 1, "nothing was enqueued");
+});
+
+/// What a handler can have its host write, besides its completion.
+const KINDS: [&str; 4] = ["log", "progress", "checkpoint", "enqueue"];
+
+/// Sends one of them, as on behalf of a handler.
+async fn send(store: &Store, holder: Holder, kind: &str) -> Result<(), StoreError> {
+    let j = name("j");
+    match kind {
+        "log" => store.append_log(holder, &[line("late")]).await,
+        "progress" => store.save_progress(holder, &progress(1)).await,
+        "checkpoint" => store.save_checkpoint(holder, &json!("late")).await,
+        _ => {
+            let new = NewExecution { triggered_by: Trigger::Handler, by: Some(holder), ..by_hand(&j) };
+            store.enqueue(&new).await.map(drop)
+        }
+    }
+}
+
+fn line(message: &str) -> LogLine {
+    let at = instant("2026-03-01T12:00:00Z");
+    LogLine { at, level: LogLevel::Info, message: message.into(), fields: serde_json::Map::new() }
+}
+
+fn progress(done: u64) -> Progress {
+    Progress { done, total: None, message: None }
+}
+
+fn stale(kind: &str, lease: i64) -> String {
+    format!("kind = '{kind}' and lease = {lease}")
+}
 
 rule!(a_completion_whose_answer_was_lost_can_be_repeated, async |world: &World| {
     let (session, attempt) = world.running().await;

@@ -12,6 +12,7 @@ fn no_message_about_a_grant_shows_what_a_variable_holds() {
             "role",
             "schema",
             "access",
+            "fence",
             "statement_timeout",
             "max_rows",
             "max_bytes",

@@ -40,6 +40,20 @@ pub(super) fn in_doubt(why: &str) -> Error {
     new(ErrorKind::Connection, message)
 }
 
+/// The answer to a commit that the host does not send any more.
+pub(super) fn too_late_to_commit() -> Error {
+    let message = "nothing was committed: the host could not renew its session in the store in time, so that \
+                   another host may run this execution by now; this attempt is being stopped";
+    new(ErrorKind::Closed, message)
+}
+
+/// The answer to a transaction that did not pass the fence.
+pub(super) fn fenced_off() -> Error {
+    let message = "nothing was committed: a later attempt of this execution has raised the fence in this database, \
+                   and this attempt is being stopped";
+    new(ErrorKind::Closed, message)
+}
+
 /// What a guest is told of a database that cannot be opened: its name and a sort of reason. The
 /// database's own words may name the host, the role and the file.
 pub(super) fn unreachable(database: &Name, why: &Error) -> Error {

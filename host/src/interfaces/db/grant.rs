@@ -24,6 +24,8 @@ pub(super) struct Grant {
     pub(super) schema: Option<String>,
     /// Statements that write are refused.
     pub(super) read_only: bool,
+    /// Commits pass the fence in the database.
+    pub(super) fence: bool,
     /// How long one statement may run; `None` for as long as the execution.
     pub(super) statement_timeout: Option<Duration>,
     /// Bytes that one value of a parameter or a result may have: the plugin's memory.
@@ -88,11 +90,17 @@ impl Grant {
             role: config.role.clone(),
             schema: config.schema.clone(),
             read_only: config.read_only,
+            fence: config.fence,
             statement_timeout: config.statement_timeout,
             largest_value: memory,
             limits,
             running: AtomicU32::new(0),
         }
+    }
+
+    /// True where there are commits that have to pass a fence.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fence && !self.read_only
     }
 
     /// Counts a statement that is about to run.

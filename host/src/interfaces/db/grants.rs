@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
+use super::fence::Pass;
 use super::grant::Grant;
 use super::{Database, Databases, Error, ErrorKind, error};
 use crate::config::PluginConfig;
@@ -39,6 +42,28 @@ impl Grants {
             databases: config.databases.iter().filter_map(granted).collect(),
             default: config.default_database.clone(),
         }
+    }
+
+    /// Raises the fence of an execution to the lease of its next attempt, in every database that is
+    /// granted with one. When this returns, nothing of an earlier attempt can be committed in them.
+    ///
+    /// # Errors
+    /// Where one of them could not be raised now, in words for the operator. It can be tried again.
+    pub async fn raise_fences(&self, execution: Uuid, lease: i64) -> Result<(), String> {
+        let fenced = self.databases.values().filter(|granted| granted.grant.is_fenced());
+        for Granted { database, grant } in fenced {
+            let raised = database.raise_fence(grant, Pass { execution, lease }).await;
+            raised.map_err(|why| {
+                format!("the fence in database `{}` cannot be raised: {}", database.name(), why.message)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// True where commits of the plugin have to pass a fence in some database.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.databases.values().any(|granted| granted.grant.is_fenced())
     }
 
     /// The database that a call means.

@@ -10,6 +10,7 @@
 //! held by an execution that itself waits for another one, the last to ask is told so at once:
 //! none of them could ever go on.
 
+mod fence;
 mod idle;
 mod lease;
 
@@ -338,7 +339,11 @@ impl Database {
                 (DatabaseUrl::Postgres(url), Engine::Postgres(controls)) => {
                     let url = grant.and_then(|grant| grant.url.as_ref()).unwrap_or(url);
                     let control = control_of(controls, url);
-                    postgres::connect(&control, grant).await.map(Connection::Postgres)
+                    let mut connection = postgres::connect(&control, grant).await?;
+                    if grant.is_some_and(Grant::is_fenced) {
+                        self.require_fence(&mut connection).await?;
+                    }
+                    Ok(Connection::Postgres(connection))
                 }
                 (DatabaseUrl::Sqlite(path), Engine::Sqlite(writers)) => {
                     let opened =

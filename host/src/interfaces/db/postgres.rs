@@ -9,6 +9,7 @@
 mod arrays;
 mod control;
 mod cursor;
+mod fence;
 mod numeric;
 mod rewrite;
 mod scan;
@@ -30,9 +31,11 @@ use sqlx::{
 
 pub(super) use self::control::{Control, Signal};
 use self::cursor::Cursor;
+pub(super) use self::fence::is_missing as is_missing_fence;
 use self::statements::{MOST_KEPT, Prepared, Runnable, Statements};
 use self::types::Codec;
 use super::error::Failure;
+use super::fence::Pass;
 use super::grant::{Bounds, Grant};
 use super::rows::{self, Cut};
 use super::work::{Output, Task, Work};
@@ -55,6 +58,8 @@ pub(super) struct Connection {
     number: u64,
     /// The transaction knows its number.
     is_marked: bool,
+    /// What the transaction shows at the fence before it commits, where it has to pass one.
+    pass: Option<Pass>,
     /// The execution that has used it last, by the number of its session.
     session: Option<u64>,
     /// The last transaction may have changed what cached statements mean.
@@ -110,6 +115,7 @@ pub(super) async fn connect(control: &Arc<Control>, grant: Option<&Grant>) -> Re
         savepoint: 0,
         number: 0,
         is_marked: false,
+        pass: None,
         session: None,
         schema_changed: false,
         schema_found: false,

@@ -4,6 +4,7 @@
 //! `innkeeper check` refuses what is an error here, and `serve` logs it.
 
 mod facts;
+mod fence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,12 +114,16 @@ impl Inspector<'_> {
         for &granted in grants {
             self.note_other_database(granted, url);
             let GrantConfig { role, schema, .. } = granted.grant;
-            match session.names(role.as_deref(), schema.as_deref()).await {
-                Ok(names) => self.note_names(granted, &login, names),
-                Err(why) => {
-                    self.note_unreachable(url, grants, &why);
-                    return None;
+            let asked = match session.names(role.as_deref(), schema.as_deref()).await {
+                Ok(names) => {
+                    self.note_names(granted, &login, names);
+                    self.look_at_fence(granted, &mut session).await
                 }
+                Err(why) => Err(why),
+            };
+            if let Err(why) = asked {
+                self.note_unreachable(url, grants, &why);
+                return None;
             }
         }
         session.close().await;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::caller::Caller;
+use super::fence::Holder;
 use super::grant::Grant;
 use super::grants::{Granted, Grants};
 use super::serve::{Command, OwnedTask, Reply, serve};
@@ -70,7 +71,14 @@ impl Session {
     #[must_use]
     pub fn new(grants: Arc<Grants>, owner: String, time: Duration) -> Arc<Self> {
         let plugin = grants.plugin.clone();
-        Arc::new(Self::with(Some(grants), Caller::new(plugin, owner, time)))
+        Arc::new(Self::with(Some(grants), Caller::new(plugin, owner, None, time)))
+    }
+
+    /// The same for an attempt, which commits nothing once its host may have been given up.
+    #[must_use]
+    pub fn of_attempt(grants: Arc<Grants>, owner: String, holder: Holder, time: Duration) -> Arc<Self> {
+        let plugin = grants.plugin.clone();
+        Arc::new(Self::with(Some(grants), Caller::new(plugin, owner, Some(holder), time)))
     }
 
     /// A session whose every call is denied: what `handlers.describe` gets.
@@ -80,7 +88,7 @@ impl Session {
     #[must_use]
     pub fn refused() -> Arc<Self> {
         let plugin = Name::new("describe").expect("`describe` has the form of a name");
-        Arc::new(Self::with(None, Caller::new(plugin, "describe".to_owned(), Duration::MAX)))
+        Arc::new(Self::with(None, Caller::new(plugin, "describe".to_owned(), None, Duration::MAX)))
     }
 
     fn with(grants: Option<Arc<Grants>>, caller: Caller) -> Self {

@@ -10,6 +10,7 @@
 //! never takes it. Every isolation level is met by SQLite's only one, which is serializable.
 
 mod cursor;
+mod fence;
 mod guard;
 mod lexer;
 mod thread;
@@ -29,6 +30,7 @@ use self::guard::{Deadline, Settings, Watch};
 use self::thread::{Command, Job, Worker};
 use super::caller::Caller;
 use super::error::Failure;
+use super::fence::Pass;
 use super::grant::{Bounds, Grant};
 use super::work::{Begin, Left, Output, Purpose, Task, Work};
 use super::{Column, Error, ErrorKind, Value, error};
@@ -112,10 +114,13 @@ impl Writers {
     }
 
     fn still_busy(&self) -> Error {
-        let who = match self.holder() {
-            Some(holder) => holder.owner,
-            None => "somebody outside of this host".to_owned(),
-        };
+        match self.holder() {
+            Some(holder) => Self::busy(&holder.owner),
+            None => Self::busy("somebody outside of this host"),
+        }
+    }
+
+    fn busy(who: &str) -> Error {
         let message = format!("the writer's turn on this SQLite file did not come in time; {who} has it");
         let code = Some(ffi::SQLITE_BUSY.to_string());
         Error { code, ..error::new(ErrorKind::Conflict, message) }
@@ -174,7 +179,8 @@ impl Connection {
         let until = Instant::now() + self.patience;
         self.take_turn(begin.caller, until).await?;
         loop {
-            match self.ask(Worker::begin_to_write).await {
+            let pass = begin.pass();
+            match self.ask(move |worker| worker.begin_to_write(pass)).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => self.wait_on(begin.caller, until)?,
                 Err(failure) => {
@@ -193,7 +199,8 @@ impl Connection {
         work: &Work<'_>,
     ) -> Result<(Output, Left), Failure> {
         self.start(begin.caller);
-        let job = Arc::new(self.job(work)?);
+        let (pass, holder) = (begin.pass(), begin.caller.holder.clone());
+        let job = Arc::new(Job { pass, holder, ..self.job(work)? });
         if begin.read_only() || !lexer::writes(work.sql) {
             self.ran = true;
             let reading = Arc::clone(&job);
@@ -329,6 +336,21 @@ impl Connection {
         Ok(self.left())
     }
 
+    /// Raises the fence, when it is the writer's turn.
+    pub(super) async fn raise_fence(&mut self, to: Pass) -> Result<(), Failure> {
+        self.clear();
+        let until = Instant::now() + self.patience;
+        let owner = format!("the fence of execution {}", to.execution);
+        let writer = Writer { session: Caller::number(), owner };
+        let _turn = self.writers.turn(&writer, until).await?;
+        while !self.ask(move |worker| worker.raise_fence(to)).await? {
+            if Instant::now() >= until {
+                return Err(Writers::busy("somebody outside of this host").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Closes the file.
     pub(super) async fn close(self) -> Result<(), Failure> {
         let (reply, closed) = oneshot::channel();
@@ -388,7 +410,8 @@ impl Connection {
             }
         };
         let deadline = self.statement_deadline();
-        Ok(Job { sql: work.sql.to_owned(), counts: work.what.changes_rows, task, deadline })
+        let (sql, counts) = (work.sql.to_owned(), work.what.changes_rows);
+        Ok(Job { sql, counts, task, deadline, pass: None, holder: None })
     }
 
     /// Has the thread do something, unless nobody waits for it any more when its turn comes.

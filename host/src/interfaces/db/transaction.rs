@@ -339,6 +339,11 @@ impl Transaction {
             self.rollback().await?;
             return Err(error::execution_ended());
         }
+        if let Err(late) = self.caller.require_in_time() {
+            self.rollback().await?;
+            return Err(late);
+        }
+        // Nothing is awaited from here to where the message is sent: it goes at once.
         let (connection, canceller) = self.lease.connection()?;
         // A commit that is under way gets some time to come through.
         let term = Term { closing: &self.caller.closing, grace: PATIENCE, until: None };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::caller::Caller;
+use super::fence::{Holder, Pass};
 use super::grant::{Bounds, Grant};
 use super::statement::Statement;
 use super::{BeginOptions, RowSet, Value};
@@ -61,6 +62,12 @@ pub(super) enum Purpose<'a> {
 }
 
 impl Begin<'_> {
+    /// What it shows at the fence, where it has to pass one.
+    pub(super) fn pass(&self) -> Option<Pass> {
+        let fenced = self.grant.is_fenced() && !self.read_only();
+        self.caller.holder.as_ref().filter(|_| fenced).map(Holder::pass)
+    }
+
     /// True where statements that write are refused in it.
     pub(super) fn read_only(&self) -> bool {
         match self.purpose {

@@ -23,19 +23,27 @@ pub(in crate::interfaces::db) enum Signal {
     Terminate,
 }
 
-/// A connection of the host's own to a plugins' database, only to stop what runs on others.
-/// It does not count toward the pool, since it is needed most when the pool is used up.
+/// Connections of the host's own to a plugins' database, only to stop what runs on others, and to
+/// raise the fence. They do not count toward the pool, since they are needed most when the pool is
+/// used up.
 #[derive(Debug)]
 pub(in crate::interfaces::db) struct Control {
     url: String,
     connection: Mutex<Option<PgConnection>>,
+    /// Another one, to raise the fence: it may wait, and stopping must not.
+    pub(super) fence: Mutex<Option<PgConnection>>,
     /// The server can look whether its clients are still there.
     checks_clients: AtomicBool,
 }
 
 impl Control {
     pub(in crate::interfaces::db) fn new(url: String) -> Self {
-        Self { url, connection: Mutex::default(), checks_clients: AtomicBool::new(true) }
+        Self {
+            url,
+            connection: Mutex::default(),
+            fence: Mutex::default(),
+            checks_clients: AtomicBool::new(true),
+        }
     }
 
     /// The login.
@@ -82,8 +90,10 @@ impl Control {
     /// Hangs up.
     pub(in crate::interfaces::db) async fn close(&self) {
         let closing = timeout(PATIENCE, async {
-            if let Some(connection) = self.connection.lock().await.take() {
-                connection.close().await?;
+            for kept in [&self.connection, &self.fence] {
+                if let Some(connection) = kept.lock().await.take() {
+                    connection.close().await?;
+                }
             }
             Ok::<(), sqlx::Error>(())
         });

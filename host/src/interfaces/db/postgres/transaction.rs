@@ -9,7 +9,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, Either, Row as _};
 use tokio::time::timeout;
 
-use super::Connection;
+use super::{Connection, fence};
 use crate::interfaces::db::error::Failure;
 use crate::interfaces::db::grant::Grant;
 use crate::interfaces::db::work::PATIENCE;
@@ -54,6 +54,7 @@ impl Connection {
         }
         self.number += 1;
         self.is_marked = matches!(begin.purpose, Purpose::Guest(_));
+        self.pass = begin.pass();
         self.savepoint = 0;
         let Err(failure) = self.try_begin(begin).await else { return Ok(()) };
         if failure.broken {
@@ -104,24 +105,30 @@ impl Connection {
         // The division fails where the setting is another one: it is undone with the
         // transaction that it was made in. Every name has its schema, since the plugin may
         // have put its own functions before the server's.
-        let check = if self.is_marked {
+        let mark = || {
             format!(
                 "SELECT pg_catalog.int4div(1, pg_catalog.int4(pg_catalog.texteq(\
                  pg_catalog.current_setting('innkeeper.transaction'), '{}')))",
                 self.number
             )
+        };
+        let pass = self.pass.map(fence::statement);
+        // A savepoint comes last: what is written behind it costs a transaction id of its own.
+        let checks: Vec<String> = if self.is_marked {
+            [Some(mark()), pass].into_iter().flatten().collect()
         } else {
-            "SAVEPOINT innkeeper_commit".to_owned()
+            [pass, Some("SAVEPOINT innkeeper_commit".to_owned())].into_iter().flatten().collect()
         };
         self.cursors.clear();
-        let sent = self.send(format!("{check}; COMMIT; {RESET}"), 2).await;
-        match (sent.done, sent.result) {
-            (2.., Ok(())) => Ok(self.left()),
+        let committed = checks.len() + 1;
+        let sent = self.send(format!("{}; COMMIT; {RESET}", checks.join("; ")), committed).await;
+        match sent.result {
+            Ok(()) if sent.done >= committed => Ok(self.left()),
             // Whatever came after the answer to COMMIT, it is committed.
-            (2.., Err(_)) => Ok(Left::Something),
-            (0, Err(error)) => Err(not_committed(error.into())),
-            (_, Err(error)) => Err(error.into()),
-            (_, Ok(())) => {
+            Err(_) if sent.done >= committed => Ok(Left::Something),
+            Err(error) if sent.done < checks.len() => Err(not_committed(error.into())),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
                 let message = "the database answered a commit with fewer results than it was sent statements";
                 Err(Failure { broken: true, ..error::new(ErrorKind::Connection, message).into() })
             }
@@ -267,6 +274,9 @@ fn begin_message(begin: &Begin<'_>, number: u64) -> String {
     let backstop = begin.caller.remaining().saturating_add(BACKSTOP);
     let longest = begin.grant.statement_timeout.map_or(backstop, |limit| limit.min(backstop));
     message.push_str(&format!("; SET LOCAL statement_timeout = {}", milliseconds(longest)));
+    if let Some(pass) = begin.pass() {
+        message.push_str(&format!("; SET LOCAL application_name = '{}'", fence::name_of(pass.execution)));
+    }
     if matches!(begin.purpose, Purpose::Guest(_)) {
         // The transaction of one statement never waits, and has the session's.
         let idle = milliseconds(backstop);
@@ -299,6 +309,7 @@ fn no_role(role: &str, grant: &Grant) -> Error {
 /// The answer to the check before COMMIT.
 fn not_committed(failure: Failure) -> Failure {
     let (kind, why) = match failure.error.code.as_deref() {
+        Some(fence::FENCED_OFF) => return error::fenced_off().into(),
         // in_failed_sql_transaction
         Some("25P02") => (ErrorKind::Statement, "a statement of the transaction had failed"),
         // division_by_zero, undefined_object, no_active_sql_transaction

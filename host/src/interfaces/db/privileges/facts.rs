@@ -59,6 +59,15 @@ pub(super) enum Names {
     SchemaDenied,
 }
 
+/// What there is of a fence in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// None, and whether the login may make it.
+    Missing { may_make: bool },
+    /// It is there, and whether the login is as good as its owner.
+    Made { is_owner: bool },
+}
+
 impl Login {
     pub(super) fn is_on_server_of(&self, other: &Self) -> bool {
         let (one, two) = (&self.server, &other.server);
@@ -126,6 +135,13 @@ impl Session {
         })
     }
 
+    /// What there is of a fence, and what this login could do to it.
+    pub(super) async fn fence(&mut self) -> Result<Fence, String> {
+        let asked = sqlx::query_as::<_, (Option<bool>, bool)>(FENCE).persistent(false);
+        let (is_owner, may_make) = within(asked.fetch_one(&mut self.connection)).await?;
+        Ok(is_owner.map_or(Fence::Missing { may_make }, |is_owner| Fence::Made { is_owner }))
+    }
+
     pub(super) async fn close(self) {
         let _closed = timeout(PATIENCE, self.connection.close()).await;
     }
@@ -190,6 +206,11 @@ const RIGHTS: &str = "
                                                 'SELECT, INSERT, UPDATE, REFERENCES')))))
       FROM pg_roles login
      WHERE login.rolname = $1";
+
+const FENCE: &str = "
+    SELECT (SELECT pg_has_role(session_user, fence.nspowner, 'MEMBER') FROM pg_namespace fence
+             WHERE fence.nspname = 'innkeeper_fence'),
+           has_database_privilege(session_user, current_database(), 'CREATE')";
 
 const SCHEMA: &str = "
     SELECT has_schema_privilege(schema.oid, 'USAGE') FROM pg_namespace schema WHERE schema.nspname = $1";

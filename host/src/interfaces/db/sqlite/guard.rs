@@ -26,6 +26,8 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
+use super::fence;
+
 /// How many steps of SQLite's virtual machine pass between two looks at the clock: some tens of
 /// microseconds.
 const STEPS: c_int = 1_000;
@@ -183,7 +185,7 @@ impl Watch {
         {
             self.collects.store(true, Ordering::Relaxed);
         }
-        match refusal(action) {
+        match refusal(action).or_else(|| refused_fence(action)) {
             None => Authorization::Allow,
             Some(why) => {
                 self.denied.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
@@ -372,6 +374,31 @@ fn refusal(action: AuthAction<'_>) -> Option<String> {
         ),
         other => Some(format!("SQLite asks for something that the host does not know ({other:?})")),
     }
+}
+
+/// What would change the fence, by whatever name of the table in upper or lower case.
+fn refused_fence(action: AuthAction<'_>) -> Option<String> {
+    use AuthAction as Do;
+    let table = match action {
+        Do::Insert { table_name }
+        | Do::Update { table_name, .. }
+        | Do::Delete { table_name }
+        | Do::CreateTable { table_name }
+        | Do::CreateTempTable { table_name }
+        | Do::CreateVtable { table_name, .. }
+        | Do::DropTable { table_name }
+        | Do::DropTempTable { table_name }
+        | Do::DropVtable { table_name, .. }
+        | Do::AlterTable { table_name, .. }
+        | Do::CreateIndex { table_name, .. }
+        | Do::CreateTempIndex { table_name, .. }
+        | Do::CreateTrigger { table_name, .. }
+        | Do::CreateTempTrigger { table_name, .. } => table_name,
+        Do::CreateView { view_name } | Do::CreateTempView { view_name } => view_name,
+        _ => return None,
+    };
+    let is_fence = table.eq_ignore_ascii_case(fence::TABLE);
+    is_fence.then(|| format!("the table `{table}` is the host's, which keeps late commits out by it"))
 }
 
 fn refused_function(name: &str) -> Option<String> {

@@ -12,9 +12,11 @@ use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, Statement, ffi};
 use tokio::sync::oneshot;
 
+use super::super::fence::{Holder, Pass};
 use super::super::grant::Bounds;
 use super::super::work::Output;
 use super::cursor::{self, Cursors, Fault};
+use super::fence;
 use super::guard::{self, Deadline, Settings, Watch};
 use super::lexer;
 use crate::interfaces::db::{Column, Error, ErrorKind, RowSet, Value, error};
@@ -43,6 +45,10 @@ pub(super) struct Job {
     pub(super) counts: bool,
     pub(super) task: Task,
     pub(super) deadline: Deadline,
+    /// What it shows at the fence, where it has to pass one.
+    pub(super) pass: Option<Pass>,
+    /// Whose commit must not be late.
+    pub(super) holder: Option<Holder>,
 }
 
 /// With what a statement runs, and what is wanted of it.
@@ -157,10 +163,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Begins a transaction that holds the writer's lock. False where somebody else has it.
-    pub(super) fn begin_to_write(&mut self) -> Result<bool, Error> {
+    /// Begins a transaction that holds the writer's lock, and passes the fence. False where
+    /// somebody else has the lock.
+    pub(super) fn begin_to_write(&mut self, pass: Option<Pass>) -> Result<bool, Error> {
         match self.say("BEGIN IMMEDIATE") {
             Ok(()) => {
+                let passed = pass.map(|pass| self.watch.speak(|| fence::pass(&self.connection, pass)));
+                if let Some(Err(error)) = passed {
+                    self.end_whatever_is_open();
+                    return Err(error);
+                }
                 self.begun(false);
                 Ok(true)
             }
@@ -170,6 +182,19 @@ impl Worker {
                 Err(error)
             }
         }
+    }
+
+    /// Raises the fence in a transaction of its own. False where somebody else has the writer's
+    /// lock.
+    pub(super) fn raise_fence(&mut self, to: Pass) -> Result<bool, Error> {
+        if !self.begin_to_write(None)? {
+            return Ok(false);
+        }
+        let raised = self.watch.speak(|| fence::raise(&self.connection, to));
+        let committed = raised.map_err(|error| error::of_sqlite(&error)).and_then(|()| self.commit());
+        self.in_transaction = false;
+        self.end_whatever_is_open();
+        committed.map(|()| true)
     }
 
     fn begun(&mut self, read_only: bool) {
@@ -212,11 +237,11 @@ impl Worker {
     /// Runs a statement in a transaction of its own. `None`, and it has not run, where somebody
     /// else has the writer's lock. Whatever comes of it, no transaction is left open.
     pub(super) fn write_once(&mut self, job: &Job) -> Result<Option<Output>, Error> {
-        if !self.begin_to_write()? {
+        if !self.begin_to_write(job.pass)? {
             return Ok(None);
         }
         let written = self.run(job).and_then(|output| {
-            self.commit_once(job.deadline)?;
+            self.commit_once(job)?;
             Ok(Some(output))
         });
         self.in_transaction = false;
@@ -226,15 +251,18 @@ impl Worker {
 
     /// Commits, unless it was told to stop before. From the moment that `committing` is set
     /// nobody can know whether it will be committed.
-    fn commit_once(&mut self, deadline: Deadline) -> Result<(), Error> {
+    fn commit_once(&mut self, job: &Job) -> Result<(), Error> {
         self.watch.committing.store(true, Ordering::SeqCst);
         let committed = loop {
             if self.watch.is_cancelled() {
                 break Err(error::execution_ended());
             }
+            if let Some(Err(late)) = job.holder.as_ref().map(Holder::require_in_time) {
+                break Err(late);
+            }
             match self.commit() {
                 // Readers that hold a lock, where the file system has no write-ahead log.
-                Err(error) if error::is_sqlite_busy(&error) && Instant::now() < deadline.first() => {}
+                Err(error) if error::is_sqlite_busy(&error) && Instant::now() < job.deadline.first() => {}
                 result => break result,
             }
         };
