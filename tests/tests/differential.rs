@@ -138,10 +138,10 @@ async fn check(
         if let Op::Wait(millis) = op {
             clock.advance(Duration::from_millis(*millis));
         }
-        let (here, there) = (sqlite.step(number, op).await, postgres.step(number, op).await);
+        let (here, there) = tokio::join!(sqlite.step(number, op), postgres.step(number, op));
         let kind = format!("{op:?}");
         seen.extend(SEEN.iter().filter(|(op, word)| kind.starts_with(op) && here.text.contains(word)));
-        let (after, others) = (sqlite.tables().await, postgres.tables().await);
+        let (after, others) = tokio::join!(sqlite.tables(), postgres.tables());
         let mut wrong = after.differences(&others);
         if here != there {
             wrong.push(format!("SQLite answered {here:?}, PostgreSQL {there:?}"));
