@@ -20,7 +20,7 @@ use std::time::Duration;
 use innkeeper_tests::clock::TestClock;
 use innkeeper_tests::database::{Engine, TestDatabase};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use program::{Op, program};
 use side::{Place, Side};
@@ -52,10 +52,23 @@ async fn any_program_of_operations_does_the_same_on_both_engines() {
             let config = Config { failure_persistence: None, ..config() };
             let mut runner = TestRunner::new_with_rng(config, rng(seed));
             let result = runner.run(&program(), |ops| {
-                runtime.block_on(check(&mut places.borrow_mut(), &columns, &ops, &mut seen.borrow_mut()))
+                let (mut places, mut seen) = (places.borrow_mut(), seen.borrow_mut());
+                let result = runtime.block_on(check(&mut places, &columns, &ops, &mut seen));
+                result.map_err(|failure| TestCaseError::fail(failure.why))
             });
-            if let Err(failure) = result {
-                panic!("INNKEEPER_SEED={seed}\n{failure}");
+            if let Err(TestError::Fail(_, ops)) = result {
+                let mut fails = |ops: &[Op]| {
+                    let result = runtime.block_on(check(
+                        &mut places.borrow_mut(),
+                        &columns,
+                        ops,
+                        &mut BTreeSet::new(),
+                    ));
+                    result.err()
+                };
+                let (ops, why) = shortest(ops, &mut fails);
+                let ops: Vec<String> = ops.iter().map(|op| format!("{op:?}")).collect();
+                panic!("INNKEEPER_SEED={seed}\n{}\n{why}", ops.join("\n"));
             }
         });
     }
@@ -64,10 +77,34 @@ async fn any_program_of_operations_does_the_same_on_both_engines() {
     }
 }
 
+/// What is left of a program when every step is gone that it fails without.
+fn shortest(mut ops: Vec<Op>, fails: &mut impl FnMut(&[Op]) -> Option<Failure>) -> (Vec<Op>, String) {
+    let Some(mut failure) = fails(&ops) else { return (ops, "it fails now and then".to_owned()) };
+    for step in (0..ops.len()).rev() {
+        ops.truncate(failure.step + 1);
+        if step >= ops.len() {
+            continue;
+        }
+        let mut fewer = ops.clone();
+        fewer.remove(step);
+        if let Some(still) = fails(&fewer) {
+            (ops, failure) = (fewer, still);
+        }
+    }
+    (ops, failure.why)
+}
+
+/// A program that failed.
+#[derive(Debug)]
+struct Failure {
+    step: usize,
+    why: String,
+}
+
 /// 10 programs of each seed unless `PROPTEST_CASES` says otherwise.
 fn config() -> Config {
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 10 };
-    Config { cases, max_shrink_iters: 300, ..Config::default() }
+    Config { cases, max_shrink_iters: 0, ..Config::default() }
 }
 
 /// One that is always the same, of which it is known that it leads to [`SEEN`], and another.
@@ -89,7 +126,7 @@ async fn check(
     columns: &Columns,
     ops: &[Op],
     seen: &mut BTreeSet<(&'static str, &'static str)>,
-) -> TestCaseResult {
+) -> Result<(), Failure> {
     let clock = TestClock::at("2026-03-01T12:00:00Z");
     let mut sqlite = Side::begin(&mut places.0, columns, &clock).await;
     let mut postgres = Side::begin(&mut places.1, columns, &clock).await;
@@ -101,10 +138,10 @@ async fn check(
         if let Op::Wait(millis) = op {
             clock.advance(Duration::from_millis(*millis));
         }
-        let (here, there) = (sqlite.step(number, op).await, postgres.step(number, op).await);
+        let (here, there) = tokio::join!(sqlite.step(number, op), postgres.step(number, op));
         let kind = format!("{op:?}");
         seen.extend(SEEN.iter().filter(|(op, word)| kind.starts_with(op) && here.text.contains(word)));
-        let (after, others) = (sqlite.tables().await, postgres.tables().await);
+        let (after, others) = tokio::join!(sqlite.tables(), postgres.tables());
         let mut wrong = after.differences(&others);
         if here != there {
             wrong.push(format!("SQLite answered {here:?}, PostgreSQL {there:?}"));
@@ -114,9 +151,7 @@ async fn check(
             wrong.extend(invariants::broken_by_what_came_too_late(&before, &after));
         }
         if !wrong.is_empty() {
-            // Also on the way to the shortest program, which may take minutes.
-            println!("it fails at step {number} of {}, {op:?}", ops.len());
-            result = Err(TestCaseError::fail(format!("step {number}, {op:?}: {wrong:#?}")));
+            result = Err(Failure { step: number, why: format!("{op:?}: {wrong:#?}") });
             break;
         }
         before = after;
@@ -125,7 +160,8 @@ async fn check(
         let (here, there) = (sqlite.view().await, postgres.view().await);
         for (here, there) in here.iter().zip(&there) {
             if here != there {
-                result = Err(TestCaseError::fail(format!("SQLite shows {here}, PostgreSQL {there}")));
+                let why = format!("SQLite shows {here}, PostgreSQL {there}");
+                result = Err(Failure { step: ops.len(), why });
                 break;
             }
         }

@@ -63,15 +63,15 @@ fn what_handlers_leave_behind_is_fenced_too() {
 #[test]
 #[ignore = "takes minutes: three faults in every combination"]
 fn the_protocol_holds_whatever_three_faults_meet() {
-    for one in 0..KINDS.len() {
-        for other in one + 1..KINDS.len() {
-            for third in &KINDS[other + 1..] {
-                holds(world(KINDS[one].and(KINDS[other]).and(*third)));
+    for (number, one) in KINDS.iter().enumerate() {
+        for (next, other) in KINDS.iter().enumerate().skip(number + 1) {
+            for third in &KINDS[next + 1..] {
+                holds(world(one.and(*other).and(*third)));
             }
         }
         // Two drains leave no host.
-        if KINDS[one] != DRAIN {
-            holds(world(KINDS[one].and(KINDS[one])));
+        if *one != DRAIN {
+            holds(world(one.and(*one)));
         }
     }
 }

@@ -289,7 +289,8 @@ impl<'a> Side<'a> {
 
     /// Counted from the newest.
     fn session(&self, pick: usize) -> Option<usize> {
-        Some(self.sessions.len() - 1 - pick.checked_rem(self.sessions.len())?)
+        let back = pick.checked_rem(self.sessions.len())?;
+        Some(self.sessions.len() - 1 - back)
     }
 
     fn holder(&self, pick: usize) -> Option<Holder> {
