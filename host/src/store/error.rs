@@ -147,8 +147,8 @@ fn by_sqlstate(code: &str) -> Class {
     match code {
         // Undefined table, undefined schema.
         "42P01" | "3F000" => Class::NotMigrated,
-        // Idle-in-transaction time-out; no such database.
-        "25P03" | "3D000" => Class::Unavailable,
+        // Idle-in-transaction time-out; a server that only reads for now; no such database.
+        "25P03" | "25006" | "3D000" => Class::Unavailable,
         _ => match code.get(..2).unwrap_or_default() {
             // Connection, login, conflicts (serialization, deadlock), resources, operator's
             // intervention (shutdown, cancelled query).
