@@ -21,7 +21,14 @@ async fn main() -> ExitCode {
     let Arguments { seed, faults } = Arguments::parse();
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     eprintln!("chaos: seed {seed}");
-    match chaos::run(Options { seed, faults, is_loud: true }).await {
+    let run = chaos::run(Options { seed, faults, is_loud: true });
+    let result = tokio::select! {
+        result = run => result,
+        // What is dropped takes its hosts and its PostgreSQL with it.
+        _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
+        () = terminated() => return ExitCode::from(143),
+    };
+    match result {
         Ok(report) => {
             print!("{report}");
             if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -30,5 +37,12 @@ async fn main() -> ExitCode {
             eprintln!("chaos: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }

@@ -69,14 +69,9 @@ impl Stage {
         self.hosts[fault.host].signal(libc::SIGSTOP)?;
         self.let_go_of_the_session(fault);
         self.wait_until_rescued(session).await?;
-        let host = &self.hosts[fault.host];
-        host.relay.release(fault.how_late(Release::Cut));
-        host.signal(libc::SIGCONT)?;
-        host.relay.restore();
-        if fault.host_knows_its_starts() {
-            self.wait_until_refused(session).await?;
-        }
-        Ok(())
+        self.hosts[fault.host].signal(libc::SIGCONT)?;
+        self.tell_the_host(fault);
+        self.wait_until_refused(fault, session).await
     }
 
     async fn drain(&mut self, fault: &Fault) -> Result<()> {
@@ -132,23 +127,10 @@ impl Stage {
             relay.restore();
             return Ok(());
         }
-        if fault.arrives_late {
-            self.let_go_of_the_session(fault);
-        } else {
-            // What every phase that is under way comes to, after those ten seconds.
-            self.hosts[fault.host].relay.cut_all_from_server();
-        }
+        self.let_go_of_the_session(fault);
         self.wait_until_rescued(session).await?;
-        let relay = &self.hosts[fault.host].relay;
-        relay.release(fault.how_late(Release::Cut));
-        if !fault.arrives_late {
-            relay.cut_all();
-        }
-        relay.restore();
-        if fault.arrives_late && fault.host_knows_its_starts() {
-            self.wait_until_refused(session).await?;
-        }
-        Ok(())
+        self.tell_the_host(fault);
+        self.wait_until_refused(fault, session).await
     }
 
     async fn reset(&mut self, fault: &Fault) -> Result<()> {
@@ -179,26 +161,50 @@ impl Stage {
         Ok(())
     }
 
-    /// Rescuers leave a host alone that is in the middle of a phase. PostgreSQL ends the phase of a
-    /// host that says nothing more, after ten seconds: this is what then happens, at once.
+    /// Rescuers leave a host alone that is in the middle of a phase. What is held arrives; or every
+    /// phase that is under way ends as PostgreSQL ends it, after ten seconds in which the host says
+    /// nothing more.
     fn let_go_of_the_session(&self, fault: &Fault) {
-        if fault.phase.point().is_some_and(Point::holds_the_session) {
-            self.hosts[fault.host].relay.release(fault.how_late(Release::CutServer));
+        let relay = &self.hosts[fault.host].relay;
+        if !fault.arrives_late {
+            relay.cut_all_from_server();
+        } else if fault.phase.point().is_some_and(Point::holds_the_session) {
+            relay.release(Release::Forward);
         }
     }
 
-    /// Waits until another host has ended the session.
-    async fn wait_until_rescued(&mut self, session: Option<i64>) -> Result<()> {
-        let alive = "select count(*) from innkeeper.host_session where id = $1 and dead_at is null";
-        wait_until("another host ends the session", async || {
-            let alive: i64 = sqlx::query_scalar(alive).bind(session).fetch_one(&self.records).await?;
-            Ok((alive == 0).then_some(()))
+    /// The host is told what it has missed, or that its connections are gone.
+    fn tell_the_host(&self, fault: &Fault) {
+        let relay = &self.hosts[fault.host].relay;
+        if fault.arrives_late {
+            relay.release(Release::Forward);
+        } else {
+            relay.cut_all();
+        }
+        relay.restore();
+    }
+
+    /// Waits until another host has ended the session, and what it ran has been started again.
+    async fn wait_until_rescued(&self, session: Option<i64>) -> Result<()> {
+        let open = "select (select count(*) from innkeeper.host_session where id = $1 and dead_at is null)
+                         + (select count(*) from innkeeper.start s
+                            join innkeeper.completion c on c.execution_id = s.execution_id and c.lease = s.lease
+                            where s.session_id = $1 and c.error ->> 'kind' = 'crashed' and not c.final
+                              and not exists (select 1 from innkeeper.start n
+                                              where n.execution_id = s.execution_id and n.lease > s.lease))";
+        wait_until("another host ends the session, and its executions are started again", async || {
+            let open: i64 = sqlx::query_scalar(open).bind(session).fetch_one(&self.records).await?;
+            Ok((open == 0).then_some(()))
         })
         .await
     }
 
-    /// Waits until everything that a host still had to say of a session was refused and noted.
-    async fn wait_until_refused(&mut self, session: Option<i64>) -> Result<()> {
+    /// Waits until everything that a host still had to say of a session was refused and noted. Where
+    /// answers were lost, it may not know of each START.
+    async fn wait_until_refused(&self, fault: &Fault, session: Option<i64>) -> Result<()> {
+        if !fault.arrives_late {
+            return Ok(());
+        }
         let open = "select count(*) from innkeeper.start s
                     join innkeeper.completion c on c.execution_id = s.execution_id and c.lease = s.lease
                     where s.session_id = $1 and c.error ->> 'kind' = 'crashed' and not exists
@@ -215,11 +221,5 @@ impl Fault {
     /// Late where the fault says so, and otherwise so.
     fn how_late(&self, otherwise: Release) -> Release {
         if self.arrives_late { Release::Forward } else { otherwise }
-    }
-
-    /// False where a host may never hear of a START of its own.
-    fn host_knows_its_starts(&self) -> bool {
-        let at_start = matches!(self.phase, Phase::At(Point::StartCommit | Point::StartAnswer));
-        self.arrives_late || !at_start
     }
 }

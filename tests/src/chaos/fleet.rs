@@ -15,7 +15,7 @@ use crate::host::{binary, guest};
 use crate::http;
 
 /// Short, since every other fault lasts until sessions are over.
-pub(super) const SESSION_TIMEOUT: &str = "1500ms";
+pub(super) const SESSION_TIMEOUT: &str = "2s";
 
 /// Executions that one host runs at once.
 pub(super) const CONCURRENCY: usize = 4;

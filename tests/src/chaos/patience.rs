@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// No condition is waited for longer. Reaching it is a failure, never a way to pass.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_millis(20);

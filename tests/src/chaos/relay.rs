@@ -27,8 +27,6 @@ pub(super) enum Release {
     Forward,
     /// Both ends are told that the connection is gone.
     Cut,
-    /// The server is told, as by a time-out of its own; the host is not, until the next cut.
-    CutServer,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +44,7 @@ struct State {
     /// Connections with a lower number are cut.
     cut_below: u64,
     cut: BTreeSet<u64>,
-    cut_from_server: BTreeSet<u64>,
-    /// The same for connections with a lower number.
+    /// The same, where only the server is told.
     cut_from_server_below: u64,
     /// The number of the next connection.
     next: u64,
@@ -88,7 +85,6 @@ impl Relay {
             match release {
                 Release::Forward => {}
                 Release::Cut => drop(state.cut.insert(held)),
-                Release::CutServer => drop(state.cut_from_server.insert(held)),
             }
             state.release = Some((held, release));
         });
@@ -107,13 +103,9 @@ impl Relay {
         self.wait_for(|state| state.withheld > 0).await;
     }
 
-    /// Goes on; what waited arrives late. A host hears now what only the server was told.
+    /// Goes on; what waited arrives late.
     pub(super) fn restore(&self) {
-        self.state.send_modify(|state| {
-            (state.silent, state.refuses) = ((false, false), false);
-            let told_late = state.cut_from_server.clone();
-            state.cut.extend(told_late);
-        });
+        self.state.send_modify(|state| (state.silent, state.refuses) = ((false, false), false));
     }
 
     /// Resets every connection.
@@ -242,9 +234,7 @@ impl Passage {
     }
 
     async fn wait_until_cut_from_server(&self) {
-        let is_cut = |state: &State| {
-            self.number < state.cut_from_server_below || state.cut_from_server.contains(&self.number)
-        };
+        let is_cut = |state: &State| self.number < state.cut_from_server_below;
         let _ = self.state.subscribe().wait_for(is_cut).await;
     }
 }
