@@ -14,13 +14,22 @@ struct Arguments {
     /// How many faults
     #[arg(long, default_value_t = 20)]
     faults: usize,
+    /// Only list them
+    #[arg(long)]
+    list: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { seed, faults } = Arguments::parse();
+    let Arguments { seed, faults, list } = Arguments::parse();
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     eprintln!("chaos: seed {seed}");
+    if list {
+        for fault in chaos::plan::deal(seed, faults, chaos::HOSTS) {
+            println!("{fault}");
+        }
+        return ExitCode::SUCCESS;
+    }
     let run = chaos::run(Options { seed, faults, is_loud: true });
     let result = tokio::select! {
         result = run => result,

@@ -25,7 +25,7 @@ pub use report::Report;
 use stage::Stage;
 
 /// How many hosts there are.
-const HOSTS: usize = 3;
+pub const HOSTS: usize = 3;
 
 /// What to do.
 #[derive(Clone, Copy, Debug)]

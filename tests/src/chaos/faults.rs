@@ -104,13 +104,13 @@ impl Stage {
         let ended: i64 =
             sqlx::query_scalar(terminate).bind(databases).bind(OWN_NAME).fetch_one(&self.records).await?;
         ensure!(ended > 0, "there was nothing to terminate");
-        self.hosts[fault.host].relay.release(Release::Forward);
+        self.hosts[fault.host].relay.release(fault.how_late(Release::Cut));
         Ok(())
     }
 
     async fn restart_postgres(&mut self, fault: &Fault, how: Stop) -> Result<()> {
         self.server.stop(how).await?;
-        self.hosts[fault.host].relay.release(Release::Forward);
+        self.hosts[fault.host].relay.release(fault.how_late(Release::Cut));
         for host in &self.hosts {
             host.wait_for_problem(if fault.is_long { "session" } else { "store" }).await?;
         }

@@ -195,7 +195,7 @@ impl Kind {
 
     /// What is held up can be lost, or arrive late.
     fn can_be_late(self) -> bool {
-        matches!(self, Self::Kill | Self::Stop | Self::Silence)
+        !matches!(self, Self::Drain | Self::SecondSignal | Self::Reset | Self::ReadOnly)
     }
 }
 

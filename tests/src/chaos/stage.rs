@@ -143,10 +143,22 @@ impl Stage {
 
     /// Waits until the queue is empty, and drains the hosts.
     pub(super) async fn finish(&mut self) -> Result<()> {
-        let open = "select count(*) from innkeeper.execution e where not exists
-                    (select 1 from innkeeper.completion c where c.execution_id = e.id and c.final)";
-        wait_until("every execution has ended", async || Ok((self.count(open).await? == 0).then_some(())))
-            .await?;
+        let open = "select format('execution %s (queued: %s, waiting: %s, starts without an end: %s)', e.id,
+                        exists (select 1 from innkeeper.ready r where r.execution_id = e.id),
+                        exists (select 1 from innkeeper.waiting w where w.execution_id = e.id),
+                        (select count(*) from innkeeper.start s where s.execution_id = e.id and not exists
+                            (select 1 from innkeeper.completion c
+                             where c.execution_id = s.execution_id and c.lease = s.lease)))
+                    from innkeeper.execution e where not exists
+                        (select 1 from innkeeper.completion c where c.execution_id = e.id and c.final)
+                    order by e.id limit 5";
+        let mut left: Vec<String> = Vec::new();
+        let waited = wait_until("every execution has ended", async || {
+            left = sqlx::query_scalar(open).fetch_all(&self.records).await?;
+            Ok(left.is_empty().then_some(()))
+        });
+        let waited = waited.await;
+        waited.with_context(|| format!("not ended are {}", left.join("; ")))?;
         // Nobody is left to end what lives after the last host.
         let alive = "select count(*) from innkeeper.host_session where dead_at is null";
         wait_until("every session that was left behind has been ended", async || {
