@@ -80,6 +80,8 @@ impl Stage {
     }
 
     /// Waits until every host has started and finished an execution that it was given after now.
+    ///
+    /// And until nothing is left open that a living host had started before.
     pub(super) async fn goes_on(&mut self) -> Result<()> {
         let since: String =
             sqlx::query_scalar("select clock_timestamp()::text").fetch_one(&self.records).await?;
@@ -89,14 +91,25 @@ impl Stage {
                        join innkeeper.completion c on c.execution_id = s.execution_id and c.lease = s.lease
                        where h.dead_at is null and h.expires_at > now() and s.started_at > $1::timestamptz
                          and c.outcome = 'succeeded'";
-        let mut found: Vec<String> = Vec::new();
-        let waited = wait_until("every host runs executions again", async || {
+        let orphans = "select format('execution %s of %s', s.execution_id, h.host)
+                       from innkeeper.host_session h
+                       join innkeeper.start s on s.session_id = h.id and s.lease >= h.lease_floor
+                       where h.dead_at is null and h.expires_at > now() and s.started_at < $1::timestamptz
+                         and not exists (select 1 from innkeeper.completion c
+                                         where c.execution_id = s.execution_id and c.lease = s.lease)";
+        let (mut found, mut open): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        let what = "every host runs executions again, and has ended what it ran";
+        let waited = wait_until(what, async || {
             for host in &mut self.hosts {
                 host.check_it_runs()?;
             }
             self.feed().await?;
             found = sqlx::query_scalar(working).bind(&since).fetch_all(&self.records).await?;
-            Ok((found.len() == self.hosts.len()).then_some(()))
+            if found.len() < self.hosts.len() {
+                return Ok(None);
+            }
+            open = sqlx::query_scalar(orphans).bind(&since).fetch_all(&self.records).await?;
+            Ok(open.is_empty().then_some(()))
         })
         .await;
         let Err(error) = waited else { return Ok(()) };
@@ -106,7 +119,7 @@ impl Stage {
                 host.readiness().await.map_or_else(|| "nothing".to_owned(), |body| body.to_string());
             said += &format!("; {} says on /readyz: {readiness}", host.name);
         }
-        bail!("{error:#}: only {found:?} did{said}")
+        bail!("{error:#}: {found:?} did, and still open are {open:?}{said}")
     }
 
     /// Enqueues more than one host can take at once, unless it just did.
