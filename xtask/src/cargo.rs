@@ -26,6 +26,8 @@ pub struct Built {
     pub host: PathBuf,
     /// The demo program.
     pub demo: PathBuf,
+    /// The crash tests, `innkeeper-chaos`.
+    pub chaos: PathBuf,
     /// The folder with the guests' `.wasm` files.
     pub guests: PathBuf,
 }
@@ -79,7 +81,7 @@ pub fn build_guests() -> Result<()> {
     process::run_to_success(&mut build).context("the guests could not be built")
 }
 
-/// Builds the programs of the host and the demo.
+/// Builds the programs of the host, the demo and the crash tests.
 pub fn build_programs() -> Result<()> {
     let mut build = command();
     // Without this program itself, which is running.
@@ -115,9 +117,12 @@ impl Built {
         let target = target_folder()?;
         let guests = target.join(GUEST_TARGET).join("plugin");
         let programs = target.join("debug");
-        let built = Self { host: programs.join("innkeeper"), demo: programs.join("innkeeper-demo"), guests };
+        let program = |name| programs.join(name);
+        let (host, demo, chaos) =
+            (program("innkeeper"), program("innkeeper-demo"), program("innkeeper-chaos"));
+        let built = Self { host, demo, chaos, guests };
         let guests = GUESTS.iter().map(|guest| built.guests.join(format!("{guest}.wasm")));
-        for file in guests.chain([built.host.clone(), built.demo.clone()]) {
+        for file in guests.chain([built.host.clone(), built.demo.clone(), built.chaos.clone()]) {
             ensure!(file.is_file(), "cargo has built everything, but there is no {}", file.display());
         }
         Ok(built)

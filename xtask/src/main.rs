@@ -2,13 +2,14 @@
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
-//! commands of the README, [`lint`] is what CI does besides, and [`mod@bench`] measures;
-//! [`toolchain`], [`postgres`] and [`django`] provide what they need, and [`process`] runs
-//! children and ends them.
+//! commands of the README, [`lint`] is what CI does besides, [`mod@bench`] measures, and [`chaos`]
+//! strikes; [`toolchain`], [`postgres`] and [`django`] provide what they need, and [`process`]
+//! runs children and ends them.
 
 mod apt;
 mod bench;
 mod cargo;
+mod chaos;
 mod demo;
 mod django;
 mod lint;
@@ -43,6 +44,9 @@ The project's own commands. Usage: cargo xtask COMMAND
         --dev what is compiled for tests: both to see that it works, not for the figures.
         NAME is `db`: the `db` interface against native sqlx, on both engines. The PostgreSQL
         that is started writes to the disk as in production.
+  chaos [--seed N] [--faults F]
+        Crash tests: strike three hosts on one PostgreSQL with F faults (20), which follow from the
+        seed N, check that nothing was lost, and print a table. `test` does it with 20.
   lint  Check formatting, lints and documentation, warnings denied.
   ci    lint, then test: what .ci/run does.
   help  This text.
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         "test" => summary::close(&mut steps, |steps| test::run(steps, &rest)),
         "demo" => demo::run(&mut steps, &rest),
         "bench" => bench::run(&mut steps, &rest),
+        "chaos" => chaos::run(&mut steps, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint::run(&mut steps)),
         "ci" => summary::close(&mut steps, |steps| {
             no_arguments(&rest)?;

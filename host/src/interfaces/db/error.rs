@@ -289,6 +289,17 @@ pub(super) fn is_read_only(error: &Error) -> bool {
     }
 }
 
+/// What a guest is told where nobody has asked that its transaction only reads: it is the server that
+/// does no more, and the statement is right.
+pub(super) fn explain_read_only_server(failure: Failure) -> Failure {
+    if failure.error.code.as_deref() != Some("25006") {
+        return failure;
+    }
+    let hint = "the server only reads now: it is a standby, or `default_transaction_read_only` is on";
+    let hint = failure.error.hint.or_else(|| Some(hint.to_owned()));
+    Failure { error: Error { kind: ErrorKind::Other, hint, ..failure.error }, ..failure }
+}
+
 /// True where another connection holds a lock of SQLite, so that waiting may help.
 pub(super) fn is_sqlite_busy(error: &Error) -> bool {
     error

@@ -29,6 +29,8 @@ pub(super) struct Transaction {
     caller: Arc<Caller>,
     grant: Arc<Grant>,
     condition: Condition,
+    /// The guest has asked that it only reads, or may do no more.
+    only_reads: bool,
     /// The first error of a statement: nothing but a rollback is left, of all or to a savepoint.
     failed: Option<String>,
     /// The database has ended it by itself, and there is nothing to roll back to.
@@ -83,7 +85,7 @@ impl Transaction {
             let (connection, canceller) = lease.connection()?;
             let term = Term { closing: &caller.closing, grace: Duration::ZERO, until: None };
             match supervise(connection.begin(&begin), &canceller, term).await {
-                Ending::Done(Ok(())) => return Ok(Self::on(lease, grant, caller)),
+                Ending::Done(Ok(())) => return Ok(Self::on(lease, &begin, grant, caller)),
                 Ending::Done(Err(failure)) if failure.broken => {
                     lease.close().await;
                     if !reused {
@@ -103,9 +105,10 @@ impl Transaction {
         }
     }
 
-    fn on(lease: Lease, grant: &Arc<Grant>, caller: &Arc<Caller>) -> Self {
+    fn on(lease: Lease, begin: &Begin<'_>, grant: &Arc<Grant>, caller: &Arc<Caller>) -> Self {
         Self {
             lease,
+            only_reads: begin.read_only(),
             caller: Arc::clone(caller),
             grant: Arc::clone(grant),
             condition: Condition::Sound,
@@ -265,7 +268,10 @@ impl Transaction {
 
     /// A statement that failed has failed its transaction.
     fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
-        let result = result.map_err(|failure| self.grant.explain(failure));
+        let result = result.map_err(|failure| match failure {
+            failure if self.only_reads => self.grant.explain(failure),
+            failure => error::explain_read_only_server(failure),
+        });
         if let Err(failure) = &result {
             self.is_over = self.lease.connection().is_ok_and(|(connection, _)| connection.has_rolled_back());
             self.failed.get_or_insert_with(|| {

@@ -290,15 +290,19 @@ statements! { WRITES:
         select $1, $2, l.seq, l.at, l.level, l.message, l.fields::json
         from unnest($3::int[], $4::timestamptz[], $5::text[], $6::text[], $7::text[])
              as l (seq, at, level, message, fields)";
+    /// Not over what a later attempt has written: an answer that was lost may be a commit that is
+    /// only on its way.
     SAVE_PROGRESS = "
         insert into innkeeper.progress (execution_id, lease, done, total, message, at)
         values ($2, $3, $4, $5, $6, coalesce($1, now()))
         on conflict (execution_id) do update
         set lease = excluded.lease, done = excluded.done, total = excluded.total,
-            message = excluded.message, at = excluded.at";
+            message = excluded.message, at = excluded.at
+        where progress.lease <= excluded.lease";
     SAVE_CHECKPOINT = "
         insert into innkeeper.checkpoint (execution_id, lease, state, at)
         values ($2, $3, $4::json, coalesce($1, now()))
         on conflict (execution_id) do update
-        set lease = excluded.lease, state = excluded.state, at = excluded.at";
+        set lease = excluded.lease, state = excluded.state, at = excluded.at
+        where checkpoint.lease <= excluded.lease";
 }

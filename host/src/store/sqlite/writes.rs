@@ -248,15 +248,19 @@ statements! { WRITES:
     INSERT_LOG = "
         insert into log (execution_id, lease, seq, at, level, message, fields)
         values ($1, $2, $3, $4, $5, $6, $7)";
+    /// Not over what a later attempt has written: an answer that was lost may be a commit that is
+    /// only on its way.
     SAVE_PROGRESS = "
         insert into progress (execution_id, lease, done, total, message, at)
         values ($2, $3, $4, $5, $6, $1)
         on conflict (execution_id) do update
         set lease = excluded.lease, done = excluded.done, total = excluded.total,
-            message = excluded.message, at = excluded.at";
+            message = excluded.message, at = excluded.at
+        where progress.lease <= excluded.lease";
     SAVE_CHECKPOINT = "
         insert into checkpoint (execution_id, lease, state, at)
         values ($2, $3, $4, $1)
         on conflict (execution_id) do update
-        set lease = excluded.lease, state = excluded.state, at = excluded.at";
+        set lease = excluded.lease, state = excluded.state, at = excluded.at
+        where checkpoint.lease <= excluded.lease";
 }

@@ -3,14 +3,15 @@
 //! Arguments and results are JSON. Every handler's comment says what it takes and returns; in
 //! short: [`basics`] returns, waits, fails and dies in every way, [`program`] runs small programs
 //! against the database, [`transactions`] uses what the SDK makes of transactions, [`gate`] waits
-//! for a test, [`services`] calls everything else that the host offers, and [`hostile`] says
-//! too much and breaks the rules.
+//! for a test, [`trace`] leaves a trace of its attempts, [`services`] calls everything else that
+//! the host offers, and [`hostile`] says too much and breaks the rules.
 
 mod basics;
 mod gate;
 mod hostile;
 mod program;
 mod services;
+mod trace;
 mod transactions;
 mod values;
 
@@ -19,6 +20,7 @@ use gate::hold;
 use hostile::{break_rules, excess};
 use program::sql;
 use services::{cancelled, checkpoint, config, enqueue, log, print, progress};
+use trace::ledger;
 use transactions::{nested, retry_on_conflict, stream, whole_call, whole_read};
 
 innkeeper_sdk::plugin!(
@@ -33,6 +35,7 @@ innkeeper_sdk::plugin!(
     fail,
     fail_until,
     hold,
+    ledger,
     log,
     nested,
     panic,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use innkeeper::interfaces::db::{ErrorKind, Value};
+use innkeeper::interfaces::db::{BeginOptions, ErrorKind, Value};
 
 use super::one;
 use crate::database::Engine;
@@ -267,4 +267,26 @@ async fn another_execution_on_the_same_connection_chooses_its_isolation() {
         session.begin(innkeeper::interfaces::db::BeginOptions { isolation: repeatable, ..options() }).await;
     let isolation = session.query_in(id.unwrap(), "SHOW transaction_isolation".into(), vec![]).await.unwrap();
     assert_eq!(show(&isolation.rows[0][0]), show(&text("repeatable read")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_only_reads_for_a_while_is_no_fault_of_the_statement() {
+    let scene = scene_with_one_connection().await;
+    let session = scene.session();
+    let insert = || "INSERT INTO t VALUES (1, 'a')".to_owned();
+    scene
+        .outside
+        .run(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', \
+                       current_database()); END $$",
+        )
+        .await;
+    let error = assert_kind(session.execute(insert(), vec![]).await, ErrorKind::Other);
+    assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("standby")), "{error:?}");
+    let id = session.begin(options()).await.unwrap();
+    assert_kind(session.execute_in(id, insert(), vec![]).await, ErrorKind::Other);
+    session.rollback(id).await.unwrap();
+    let id = session.begin(BeginOptions { read_only: true, ..options() }).await.unwrap();
+    assert_kind(session.execute_in(id, insert(), vec![]).await, ErrorKind::Statement);
+    session.rollback(id).await.unwrap();
 }
