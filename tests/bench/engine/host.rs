@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use innkeeper_tests::database::TestDatabase;
@@ -111,7 +111,7 @@ pub async fn run(store: &TestDatabase, hosts: usize, executions: usize) -> Resul
     for number in 0..hosts {
         running.push(Host::start(store, &format!("bench-{number}"), CONCURRENCY / hosts)?);
     }
-    let since = SystemTime::now();
+    let since = Instant::now();
     let schema = schema(store);
     let ready = format!("select count(*) from (select 1 from {schema}ready limit 1) r");
     let done = format!("select count(*) from {schema}completion where final and outcome = 'succeeded'");
@@ -121,9 +121,9 @@ pub async fn run(store: &TestDatabase, hosts: usize, executions: usize) -> Resul
         for host in &mut running {
             host.ensure_alive()?;
         }
-        ensure!(since.elapsed().unwrap_or_default() < PATIENCE, "the hosts are not done after {PATIENCE:?}");
+        ensure!(since.elapsed() < PATIENCE, "the hosts are not done after {PATIENCE:?}");
     }
-    let end = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let end = Duration::from_micros(u64::try_from(innkeeper::clock::now().as_microsecond())?);
     let first = match store.engine() {
         innkeeper_tests::database::Engine::Postgres => {
             "select (extract(epoch from min(started_at)) * 1000000)::bigint from innkeeper.start"

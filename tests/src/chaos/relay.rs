@@ -262,7 +262,7 @@ impl Up {
             }
             messages.push(&buffer[..length]);
             while let Some(message) = messages.next() {
-                let Standing { before, after } = passage.dialogue().from_client(&message);
+                let Standing { before, after } = passage.dialogue().by_client(&message);
                 if passage.takes(before) {
                     passage.hold().await;
                 }
@@ -303,7 +303,7 @@ impl Down {
                 if holds {
                     passage.hold().await;
                 }
-                passage.dialogue().from_server(&message);
+                passage.dialogue().by_server(&message);
                 self.to_host.write_all(&message.bytes).await?;
             }
         }

@@ -136,7 +136,7 @@ impl Dialogue {
     }
 
     /// Follows a message of the client that is about to be passed on.
-    pub(super) fn from_client(&mut self, message: &Message) -> Standing {
+    pub(super) fn by_client(&mut self, message: &Message) -> Standing {
         match message.tag {
             // Parse: the name, and the statement.
             b'P' => {
@@ -195,7 +195,7 @@ impl Dialogue {
     }
 
     /// Follows a message of the server.
-    pub(super) fn from_server(&mut self, message: &Message) {
+    pub(super) fn by_server(&mut self, message: &Message) {
         match message.tag {
             // DataRow: most claims find nothing, and their commits are of no interest.
             b'D' if self.running == Statement::Claim => self.transaction = Transaction::Start,
@@ -216,16 +216,16 @@ mod tests {
     }
 
     fn prepare(dialogue: &mut Dialogue, name: &str, sql: &str) {
-        let standing = dialogue.from_client(&message(b'P', format!("{name}\0{sql}\0").as_bytes()));
+        let standing = dialogue.by_client(&message(b'P', format!("{name}\0{sql}\0").as_bytes()));
         assert_eq!(standing, Standing::default());
     }
 
     fn run(dialogue: &mut Dialogue, name: &str) -> Standing {
-        dialogue.from_client(&message(b'B', format!("\0{name}\0").as_bytes()))
+        dialogue.by_client(&message(b'B', format!("\0{name}\0").as_bytes()))
     }
 
     fn query(dialogue: &mut Dialogue, sql: &str) -> Standing {
-        dialogue.from_client(&message(b'Q', format!("{sql}\0").as_bytes()))
+        dialogue.by_client(&message(b'Q', format!("{sql}\0").as_bytes()))
     }
 
     #[test]
@@ -249,12 +249,12 @@ mod tests {
             query(&mut dialogue, "BEGIN");
             assert_eq!(run(&mut dialogue, "s1"), Standing::default());
             if claimed {
-                dialogue.from_server(&message(b'D', b"\0\0"));
+                dialogue.by_server(&message(b'D', b"\0\0"));
             }
-            dialogue.from_server(&message(b'Z', b"T"));
+            dialogue.by_server(&message(b'Z', b"T"));
             let expected = Standing { before: Some(Point::StartCommit), after: Some(Point::StartAnswer) };
             assert_eq!(query(&mut dialogue, "COMMIT"), if claimed { expected } else { Standing::default() });
-            dialogue.from_server(&message(b'Z', b"I"));
+            dialogue.by_server(&message(b'Z', b"I"));
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
         run(&mut dialogue, "s2");
         assert_eq!(run(&mut dialogue, "s1"), Standing::default());
         assert_eq!(query(&mut dialogue, "COMMIT"), Standing::default());
-        dialogue.from_server(&message(b'Z', b"I"));
+        dialogue.by_server(&message(b'Z', b"I"));
         assert_eq!(run(&mut dialogue, "s1").before, Some(Point::Returned));
         assert_eq!(query(&mut dialogue, "COMMIT").after, Some(Point::CompletionAnswer));
     }
