@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Config, ConfigErrors};
-use crate::daemon::store_options;
+use crate::engine::store_options;
 use crate::engine::submit::SubmitError;
 use crate::store::{Store, StoreError, StoreOptions};
 

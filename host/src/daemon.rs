@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigErrors};
 use crate::engine::health::Health;
 use crate::engine::registry::Registry;
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, store_options};
 use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::plugin;
 use crate::runtime::Runtime;
-use crate::store::{Pooler, Store, StoreError, StoreOptions};
+use crate::store::{Store, StoreError, StoreOptions};
 
 /// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
@@ -137,19 +137,6 @@ impl Host {
         };
         let engine = Engine::new(store.clone(), runtime, plugins, settings, health).await?;
         Ok(Self { engine, store, databases })
-    }
-}
-
-/// How the store is connected to, by the configuration.
-#[must_use]
-pub fn store_options(config: &Config) -> StoreOptions {
-    let defaults = StoreOptions::default();
-    StoreOptions {
-        max_connections: config.store.max_connections,
-        timeout: config.store.timeout,
-        idle_in_transaction_timeout: defaults.idle_in_transaction_timeout.min(config.store.timeout),
-        pooler: if config.store.transaction_pooler { Pooler::Transaction } else { Pooler::None },
-        ..defaults
     }
 }
 

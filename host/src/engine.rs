@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Config;
 use crate::runtime::Runtime;
-use crate::store::{Store, StoreError};
+use crate::store::{Pooler, Store, StoreError, StoreOptions};
 
 mod completer;
 mod dispatcher;
@@ -64,6 +65,19 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// How long a shutdown waits for running executions.
     pub drain_timeout: Duration,
+}
+
+/// How the store is connected to, by the configuration.
+#[must_use]
+pub fn store_options(config: &Config) -> StoreOptions {
+    let defaults = StoreOptions::default();
+    StoreOptions {
+        max_connections: config.store.max_connections,
+        timeout: config.store.timeout,
+        idle_in_transaction_timeout: defaults.idle_in_transaction_timeout.min(config.store.timeout),
+        pooler: if config.store.transaction_pooler { Pooler::Transaction } else { Pooler::None },
+        ..defaults
+    }
 }
 
 /// One host's engine. Cheap to share between its tasks.

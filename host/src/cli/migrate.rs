@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{CliError, Global, Report};
-use crate::daemon::store_options;
+use crate::engine::store_options;
 use crate::store::{Store, StoreOptions};
 
 /// Bring the store's schema up to date.
