@@ -64,7 +64,8 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
     );
     // Beside the work: a database that does not answer must not hold it up.
     let inspection = tokio::spawn(log_inspection(config));
-    engine.run(signals.first.clone(), signals.second.clone()).await;
+    // Its threads have the connections of handlers, which are closed below.
+    engine.clone().run(signals.first.clone(), signals.second.clone()).await;
     inspection.abort();
     let closed = async {
         databases.close().await;

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,10 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// How long a loop waits before it tries again what the store could not do.
 const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// The bounds of [`Engine::batch`].
+const SMALL_BATCH: usize = 32;
+const LARGE_BATCH: usize = 500;
 
 /// How long a shutdown waits for completions that the store does not take.
 const LAST_COMPLETIONS: Duration = Duration::from_secs(10);
@@ -101,6 +106,8 @@ pub struct Engine {
     /// Running calls are ended.
     stop: CancellationToken,
     executions: TaskTracker,
+    /// The threads of everything but handlers.
+    own_threads: Handle,
 }
 
 impl Engine {
@@ -131,6 +138,7 @@ impl Engine {
             drain: CancellationToken::new(),
             stop,
             executions: TaskTracker::new(),
+            own_threads: Handle::current(),
         }))
     }
 
@@ -182,6 +190,13 @@ impl Engine {
         running: L,
     ) -> impl Future<Output = ()> + use<L> {
         self.health.clone().watch(name, running)
+    }
+
+    /// How many executions one transaction starts or ends at most: a third of what the host runs
+    /// at once, so that one part is started while another is called and the last one recorded;
+    /// but not so few that each costs a commit of its own.
+    fn batch(&self) -> usize {
+        (self.settings.concurrency / 3).clamp(SMALL_BATCH, LARGE_BATCH)
     }
 
     /// Waits for what runs, and for a START that was under way when the drain began.

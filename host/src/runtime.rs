@@ -17,10 +17,12 @@ mod call;
 mod limits;
 mod load;
 mod state;
+mod threads;
 
 pub use call::{Call, Stop};
 pub use load::{LoadError, LoadedComponent};
 use state::GuestState;
+use threads::Threads;
 
 /// How often a running guest yields.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -29,6 +31,7 @@ const EPOCH: Duration = Duration::from_millis(10);
 pub struct Runtime {
     engine: Engine,
     linker: Linker<GuestState>,
+    threads: Threads,
     _ticker: Ticker,
 }
 
@@ -49,7 +52,13 @@ impl Runtime {
             })?;
         let linker = state::linker(&engine)?;
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { engine, linker, _ticker: ticker })
+        Ok(Self { engine, linker, threads: Threads::start()?, _ticker: ticker })
+    }
+
+    /// Where to spawn what calls handlers; it ends with this runtime.
+    #[must_use]
+    pub fn threads(&self) -> &tokio::runtime::Handle {
+        self.threads.handle()
     }
 }
 

@@ -14,9 +14,6 @@ use super::{Engine, STORE_RETRY, StoreWatch};
 use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
 use crate::store::Recording;
 
-/// At most as many are recorded in one transaction.
-const BATCH: usize = 500;
-
 /// Where the last transaction recorded as many, more are about to end, and one transaction
 /// waits for them: it is worth more in the store than it costs here.
 const CROWD: usize = 32;
@@ -46,17 +43,18 @@ impl Completions {
 }
 
 pub(super) fn start(engine: Arc<Engine>) -> (JoinHandle<()>, Completions) {
-    let (sender, receiver) = mpsc::channel(BATCH);
+    let (sender, receiver) = mpsc::channel(engine.settings.concurrency.max(1));
     (tokio::spawn(engine.watched("completer", run(engine.clone(), receiver))), Completions(sender))
 }
 
 async fn run(engine: Arc<Engine>, mut receiver: mpsc::Receiver<Ended>) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let most = engine.batch();
+    let mut batch = Vec::with_capacity(most);
     let mut watch = StoreWatch::new(&engine);
     let mut crowded = false;
-    while receiver.recv_many(&mut batch, BATCH).await > 0 {
+    while receiver.recv_many(&mut batch, most).await > 0 {
         if crowded {
-            gather(&engine, &mut receiver, &mut batch).await;
+            gather(&mut receiver, &mut batch, most).await;
         }
         crowded = batch.len() >= CROWD;
         for (session, ended) in by_session(batch.drain(..)) {
@@ -65,15 +63,16 @@ async fn run(engine: Arc<Engine>, mut receiver: mpsc::Receiver<Ended>) {
     }
 }
 
-/// Waits a moment for more to end, unless that is what most slots are held for already.
-async fn gather(engine: &Engine, receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>) {
-    let enough = BATCH.min(engine.settings.concurrency / 2);
-    let deadline = tokio::time::Instant::now() + GATHERING;
-    while batch.len() < enough {
-        let more = receiver.recv_many(batch, BATCH - batch.len());
-        if !matches!(tokio::time::timeout_at(deadline, more).await, Ok(1..)) {
-            return;
-        }
+/// Waits a moment for more to end, unless there are enough. It sleeps: to be woken by each costs
+/// more than each.
+async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, enough: usize) {
+    if batch.len() + receiver.len() < enough {
+        tokio::time::sleep(GATHERING).await;
+    }
+    while batch.len() < enough
+        && let Ok(ended) = receiver.try_recv()
+    {
+        batch.push(ended);
     }
 }
 

@@ -12,9 +12,6 @@ use super::{Engine, POLL, STORE_RETRY, StoreWatch, executor};
 use crate::execution::Outcome;
 use crate::store::{Started, StoreError};
 
-/// At most as many are started in one transaction.
-const BATCH: usize = 500;
-
 pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
     let mut watch = StoreWatch::new(&engine);
     let mut floor = Floor::new(Instant::now());
@@ -60,7 +57,7 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             }
             let execution =
                 executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
-            engine.executions.spawn(execution);
+            engine.executions.spawn_on(execution, engine.runtime.threads());
         }
         drop(slots);
         if !filled {
@@ -98,7 +95,7 @@ async fn free_slots(engine: &Engine) -> Option<OwnedSemaphorePermit> {
         () = engine.drain.cancelled() => return None,
         slot = engine.slots.clone().acquire_owned() => slot.ok()?,
     };
-    let more = engine.slots.available_permits().min(BATCH - 1);
+    let more = engine.slots.available_permits().min(engine.batch() - 1);
     if let Ok(rest) = engine.slots.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
         slots.merge(rest);
     }

@@ -47,12 +47,12 @@ impl EnginePort {
         self.writes.wait().await;
     }
 
-    /// Runs a write to its end, whoever still waits for it.
+    /// Runs a write to its end, whoever still waits for it, and not in line with handlers.
     async fn write<T: Send + 'static>(
         &self,
         write: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self.writes.spawn(write).await {
+        match self.writes.spawn_on(write, &self.engine.own_threads).await {
             Ok(result) => result,
             Err(panic) => Err(StoreError::Unavailable(format!("the write failed: {panic}"))),
         }
@@ -104,7 +104,7 @@ impl Port for EnginePort {
     async fn enqueue(&self, request: EnqueueRequest) -> Result<Uuid, EnqueueError> {
         let job = granted(&self.plugin, &request.job)?;
         let (store, holder) = (self.store(), self.holder);
-        let submitted = self.writes.spawn(async move {
+        let submitted = async move {
             let execution = NewExecution {
                 job: &job,
                 args: request.args.as_ref(),
@@ -114,7 +114,8 @@ impl Port for EnginePort {
                 by: Some(holder),
             };
             submit(&store, &execution).await
-        });
+        };
+        let submitted = self.writes.spawn_on(submitted, &self.engine.own_threads);
         let submitted = submitted.await;
         let id = match submitted {
             Ok(Ok(enqueued)) => enqueued.id,
