@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 const REST: u32 = 50;
 
 /// Ranks are times in microseconds. Executions that are made at the same time do not become
-/// visible in the order of their ranks.
-const SLACK: i64 = 1_000_000;
+/// visible in the order of their ranks; those that are later than this wait for the next scan of
+/// everything.
+const SLACK: i64 = 50_000;
 
 /// The floor of one queue, as this host knows it.
 #[derive(Debug)]
