@@ -19,10 +19,12 @@ const TABLES: &str = "
 const START: &str = "
     with taken as (
         delete from ready where ctid = any (array(
-            select ctid from ready order by rank limit $1 for update skip locked))
-        returning id
+            select ctid from ready where rank > $2 order by rank limit $1 for update skip locked))
+        returning rank, id
+    ), started as (
+        insert into start (id, at) select id, now() from taken returning lease, id
     )
-    insert into start (id, at) select id, now() from taken returning lease, id";
+    select lease, id, (select max(rank) from taken) from started";
 
 const COMPLETE: &str = "
     insert into completion (lease, id, at, outcome)
@@ -44,15 +46,20 @@ pub async fn run(executions: usize) -> Result<Duration> {
     for statement in ["vacuum analyze ready", "checkpoint"] {
         sqlx::raw_sql(statement).execute(&mut connection).await?;
     }
+    sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut connection).await?;
     let start = Instant::now();
+    let mut last = i64::MIN;
     loop {
         let mut tx = connection.begin().await?;
-        let started: Vec<(i64, uuid::Uuid)> = sqlx::query_as(START).bind(BATCH).fetch_all(&mut *tx).await?;
+        let started: Vec<(i64, uuid::Uuid, i64)> =
+            sqlx::query_as(START).bind(BATCH).bind(last).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         if started.is_empty() {
             break;
         }
-        let (leases, ids): (Vec<i64>, Vec<uuid::Uuid>) = started.into_iter().unzip();
+        last = started.first().map_or(last, |(.., rank)| *rank);
+        let (leases, ids): (Vec<i64>, Vec<uuid::Uuid>) =
+            started.into_iter().map(|(lease, id, _)| (lease, id)).unzip();
         let mut tx = connection.begin().await?;
         sqlx::query(COMPLETE).bind(leases).bind(ids).execute(&mut *tx).await?;
         tx.commit().await?;
