@@ -8,12 +8,16 @@ use innkeeper_tests::soak::{self, flatness};
 /// the allocator's last steps), and below an attempt with its job and its arguments.
 const BOUND: f64 = 512.0;
 
+/// Each of the 16 slots may have come to a connection that it did not need before. Every kind of
+/// execution is there 60 times, so that one file left by each is far more.
+const CONNECTIONS: usize = 20;
+
 on_both_engines! {
     async fn the_host_keeps_nothing_of_an_execution_that_has_ended(engine: Engine) {
         let kept = soak::kept_in(engine, 6, 10, 6).await;
         let of_each = flatness::slope(&kept.points);
         assert!(of_each < BOUND, "the host has grown by {of_each:.0} bytes with each execution: {kept:?}");
         let (before, after) = kept.files;
-        assert!(after <= before, "it had {before} files open, and {after} after more of the same");
+        assert!(after <= before + CONNECTIONS, "{before} files were open, and {after} after more of the same");
     }
 }
