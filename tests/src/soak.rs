@@ -34,6 +34,9 @@ const ROUNDS: usize = 5;
 /// The host is looked at so often in all. A third of it is enough for a median.
 const SAMPLES: u32 = 720;
 
+/// The short form gives up after as many stretches.
+const STRETCHES: usize = 4;
+
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -80,21 +83,25 @@ pub async fn run(options: Options) -> Report {
 pub struct Kept {
     /// Executions ended, and the anonymous memory of the host then.
     pub points: Vec<(u64, u64)>,
+    /// Bytes for each execution in the last stretch.
+    pub of_each: f64,
     /// Open files before and after.
     pub files: (usize, usize),
 }
 
-/// Works in `blocks` of so many rounds, and reads the host's memory after each, when everything has
-/// ended. The first `warm_up` blocks fill pools and caches, and are not in the result.
+/// Works in blocks of so many rounds, and reads the host's memory after each, when everything has
+/// ended, until a stretch of so many `blocks` grows by less than `flat` bytes for each execution. Pools
+/// and caches are full some day; a host that keeps something is never flat, and has had [`STRETCHES`]
+/// stretches then. The first `warm_up` blocks are not in the result.
 ///
 /// # Panics
 /// Where the host or its databases fail.
-pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usize) -> Kept {
+pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usize, flat: f64) -> Kept {
     let (scene, host) = serve(engine).await;
     let (mut work, mut gauges) = (Work::new(&scene).await, Gauges::new(&scene).await);
     let mut points = Vec::new();
-    let mut files = (0, 0);
-    for block in 0..warm_up + blocks {
+    let (mut files, mut of_each) = ((0, 0), f64::INFINITY);
+    for block in 0..warm_up + STRETCHES * blocks {
         if block == warm_up {
             files.0 = host.open_files().len();
         }
@@ -103,10 +110,16 @@ pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usiz
         if block >= warm_up {
             points.push((work.executions(), host.memory().1));
         }
+        if let Some(from) = points.len().checked_sub(blocks) {
+            of_each = flatness::slope(&points[from..]);
+            if of_each < flat {
+                break;
+            }
+        }
     }
     files.1 = host.open_files().len();
     host.stop().await;
-    Kept { points, files }
+    Kept { points, of_each, files }
 }
 
 async fn serve(engine: Engine) -> (Scene, TestHost) {
