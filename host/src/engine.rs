@@ -59,6 +59,10 @@ const LAST_COMPLETIONS: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the end of the host session to be recorded.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long a shutdown takes at most after the request to stop at once. That long only where the store
+/// does not answer: what was stopped is to go back to the queue.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
 /// What the engine needs to know of its host.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -145,7 +149,7 @@ impl Engine {
     /// Runs until `drain` is cancelled or the answer to a heartbeat asks for it, then drains: claims
     /// stop, running handlers have
     /// `drain_timeout` to end, and what is left goes back to the queue. `stop_now` cuts the
-    /// waiting short.
+    /// waiting short, whatever is waited for.
     pub async fn run(self: Arc<Self>, drain: CancellationToken, stop_now: CancellationToken) {
         let finished = CancellationToken::new();
         let (completer, completions) = completer::start(self.clone());
@@ -168,9 +172,27 @@ impl Engine {
         self.health.draining();
         self.drain.cancel();
         loops.close();
-        self.end_executions(&loops, stop_now).await;
-        self.record_the_last(completer).await;
+        let too_long = async {
+            stop_now.cancelled().await;
+            tokio::time::sleep(AT_ONCE).await;
+        };
+        let ending = async {
+            self.end_executions(&loops, &stop_now).await;
+            self.record_the_last(completer).await;
+            finished.cancel();
+            self.end_session(&keepers).await;
+        };
+        tokio::select! {
+            () = ending => {}
+            () = too_long => tracing::error!(
+                "the store did not answer in time; another host takes over when the host session has expired"
+            ),
+        }
         finished.cancel();
+    }
+
+    /// Ends the host session, once nothing renews it any more.
+    async fn end_session(&self, keepers: &TaskTracker) {
         keepers.close();
         let ended = async {
             keepers.wait().await;
@@ -200,7 +222,7 @@ impl Engine {
     }
 
     /// Waits for what runs, and for a START that was under way when the drain began.
-    async fn end_executions(&self, loops: &TaskTracker, stop_now: CancellationToken) {
+    async fn end_executions(&self, loops: &TaskTracker, stop_now: &CancellationToken) {
         let all = async {
             loops.wait().await;
             self.executions.close();

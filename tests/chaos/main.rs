@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use innkeeper_tests::chaos::{self, Options};
+use innkeeper_tests::interrupt::interrupted;
 
 /// Strikes three hosts with faults, and checks that nothing was lost
 #[derive(Parser)]
@@ -33,9 +34,7 @@ async fn main() -> ExitCode {
     let run = chaos::run(Options { seed, faults, is_loud: true });
     let result = tokio::select! {
         result = run => result,
-        // What is dropped takes its hosts and its PostgreSQL with it.
-        _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
-        () = terminated() => return ExitCode::from(143),
+        code = interrupted() => return code,
     };
     match result {
         Ok(report) => {
@@ -46,12 +45,5 @@ async fn main() -> ExitCode {
             eprintln!("chaos: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-async fn terminated() {
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
     }
 }

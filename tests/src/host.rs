@@ -182,13 +182,24 @@ impl TestHost {
     /// The same by a program that becomes what its arguments name, such as `ip netns exec NAME`.
     #[must_use]
     pub fn start_by(by: &[&str], config: &Path) -> Self {
+        Self::spawn(by, config, "innkeeper=debug")
+    }
+
+    /// Starts the real binary, which tells of its start and its end only: for one that runs for
+    /// so long that its log would fill the memory of this process.
+    #[must_use]
+    pub fn start_quiet(config: &Path) -> Self {
+        Self::spawn(&[], config, "innkeeper=error,innkeeper::daemon=info")
+    }
+
+    fn spawn(by: &[&str], config: &Path, level: &str) -> Self {
         let binary = binary();
         let mut words = by.iter().map(OsStr::new).chain([binary.as_os_str()]);
         let mut child = Command::new(words.next().expect("there is the binary at least"))
             .args(words)
             .args(["serve", "--config"])
             .arg(config)
-            .env("INNKEEPER_LOG", "innkeeper=debug")
+            .env("INNKEEPER_LOG", level)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -232,11 +243,30 @@ impl TestHost {
     /// The most memory that it has had, in bytes.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM") * 1024
+    }
+
+    /// The memory that it has now, in bytes: resident, and of that what is backed by no file.
+    #[must_use]
+    pub fn memory(&self) -> (u64, u64) {
+        (self.status("VmRSS") * 1024, self.status("RssAnon") * 1024)
+    }
+
+    /// Its threads.
+    #[must_use]
+    pub fn threads(&self) -> u64 {
+        self.status("Threads")
+    }
+
+    /// A number that Linux tells of the process; memory is in KiB.
+    fn status(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("Linux tells of its processes");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it is running");
-        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
-        kib * 1024
+        let number = |line: &str| {
+            let rest = line.strip_prefix(name)?.strip_prefix(':')?;
+            rest.trim().trim_end_matches(" kB").parse().ok()
+        };
+        status.lines().find_map(number).unwrap_or_else(|| panic!("it is not running: {status}"))
     }
 
     /// The files that it has open, each as often as it is open.

@@ -5,12 +5,14 @@ pub mod clock;
 pub mod database;
 pub mod host;
 pub mod http;
+pub mod interrupt;
 pub mod login;
 pub mod pgbouncer;
 pub mod plugins;
 pub mod raw;
 pub mod relay;
 pub mod server;
+pub mod soak;
 pub mod versions;
 
 /// Makes each of these tests one for SQLite and one for PostgreSQL.

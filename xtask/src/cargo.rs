@@ -28,6 +28,8 @@ pub struct Built {
     pub demo: PathBuf,
     /// The crash tests, `innkeeper-chaos`.
     pub chaos: PathBuf,
+    /// The soak test, `innkeeper-soak`.
+    pub soak: PathBuf,
     /// The folder with the guests' `.wasm` files.
     pub guests: PathBuf,
 }
@@ -81,7 +83,7 @@ pub fn build_guests() -> Result<()> {
     process::run_to_success(&mut build).context("the guests could not be built")
 }
 
-/// Builds the programs of the host, the demo and the crash tests.
+/// Builds the programs of the host, the demo, the crash tests and the soak test.
 pub fn build_programs() -> Result<()> {
     let mut build = command();
     // Without this program itself, which is running.
@@ -118,11 +120,12 @@ impl Built {
         let guests = target.join(GUEST_TARGET).join("plugin");
         let programs = target.join("debug");
         let program = |name| programs.join(name);
-        let (host, demo, chaos) =
-            (program("innkeeper"), program("innkeeper-demo"), program("innkeeper-chaos"));
-        let built = Self { host, demo, chaos, guests };
+        let (host, demo) = (program("innkeeper"), program("innkeeper-demo"));
+        let (chaos, soak) = (program("innkeeper-chaos"), program("innkeeper-soak"));
+        let built = Self { host, demo, chaos, soak, guests };
         let guests = GUESTS.iter().map(|guest| built.guests.join(format!("{guest}.wasm")));
-        for file in guests.chain([built.host.clone(), built.demo.clone(), built.chaos.clone()]) {
+        let programs = [&built.host, &built.demo, &built.chaos, &built.soak].map(Clone::clone);
+        for file in guests.chain(programs) {
             ensure!(file.is_file(), "cargo has built everything, but there is no {}", file.display());
         }
         Ok(built)

@@ -2,9 +2,9 @@
 //!
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
-//! commands of the README, [`lint`] is what CI does besides, [`mod@bench`] measures, and [`chaos`]
-//! strikes; [`toolchain`], [`postgres`] and [`django`] provide what they need, and [`process`]
-//! runs children and ends them.
+//! commands of the README, [`lint`] is what CI does besides, [`mod@bench`] measures, [`chaos`]
+//! strikes, and [`soak`] runs for an hour; [`toolchain`], [`postgres`] and [`django`] provide what
+//! they need, and [`process`] runs children and ends them.
 
 mod apt;
 mod bench;
@@ -16,6 +16,7 @@ mod lint;
 mod pgbouncer;
 mod postgres;
 mod process;
+mod soak;
 mod steps;
 mod summary;
 mod test;
@@ -47,6 +48,10 @@ The project's own commands. Usage: cargo xtask COMMAND
   chaos [--seed N] [--faults F]
         Crash tests: strike three hosts on one PostgreSQL with F faults (20), which follow from the
         seed N, check that nothing was lost, and print a table. `test` does it with 20.
+  soak [--minutes N] [--engine sqlite|postgres|both]
+        Soak test: give a host on each engine (both) steady work of every kind for N minutes (60), look
+        whether its memory, files, threads, connections or tables grow, and print a table. `test` does
+        a short form of it.
   lint  Check formatting, lints and documentation, warnings denied.
   ci    lint, then test: what .ci/run does.
   help  This text.
@@ -55,8 +60,8 @@ The project's own commands. Usage: cargo xtask COMMAND
 crash tests and benchmarks want; it is off otherwise, because its data is thrown away.
 
 Environment:
-  INNKEEPER_TEST_POSTGRES_URL  test and bench on this PostgreSQL (a superuser's URL) and start
-                               none.
+  INNKEEPER_TEST_POSTGRES_URL  test, bench and soak on this PostgreSQL (a superuser's URL) and
+                               start none.
   INNKEEPER_DEMO_POSTGRES_URL  the same for demo --store postgres.
 ";
 
@@ -75,6 +80,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(&mut steps, &rest),
         "bench" => bench::run(&mut steps, &rest),
         "chaos" => chaos::run(&mut steps, &rest),
+        "soak" => soak::run(&mut steps, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint::run(&mut steps)),
         "ci" => summary::close(&mut steps, |steps| {
             no_arguments(&rest)?;

@@ -1,0 +1,104 @@
+//! `cargo xtask soak`: builds what the soak test needs, and runs it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo::{self, Built};
+use crate::postgres::{self, Server, Settings};
+use crate::process;
+use crate::steps::Steps;
+use crate::test::POSTGRES_URL;
+use crate::toolchain;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Options<'a> {
+    minutes: u32,
+    /// `sqlite`, `postgres` or `both`.
+    engine: &'a str,
+}
+
+/// Runs the soak test.
+///
+/// # Errors
+/// Where it could not be run to its end, or something grows.
+pub fn run(steps: &mut Steps, args: &[&str]) -> Result<()> {
+    let options = Options::parse(args)?;
+    let result = process::Output::take()?;
+    let given_url = std::env::var(POSTGRES_URL).ok().filter(|url| !url.is_empty());
+    let needs_server = options.engine != "sqlite" && given_url.is_none();
+    steps.run("target of the plugins, added where it is missing", toolchain::add_guest_target)?;
+    let programs = needs_server
+        .then(|| steps.run("PostgreSQL, installed where it is missing", postgres::find_or_install))
+        .transpose()?;
+    steps.run("build plugins", cargo::build_guests)?;
+    steps.run("build host", cargo::build_programs)?;
+    let built = Built::find()?;
+    let server = match &programs {
+        None => None,
+        Some(programs) => {
+            Some(steps.run("start PostgreSQL", || Server::start(programs, &Settings::default()))?)
+        }
+    };
+    let url = server.as_ref().map(Server::url).or(given_url.as_deref()).unwrap_or_default();
+    let soaked = steps.run("soak test", || {
+        let status = process::run_through(options.command(&built, url).stdout(result.into_stdio()))?;
+        if status.success() { Ok(()) } else { Err(process::failed(status).into()) }
+    });
+    if let Some(server) = server {
+        steps.run("stop PostgreSQL", || server.stop())?;
+    }
+    soaked
+}
+
+impl<'a> Options<'a> {
+    fn parse(args: &[&'a str]) -> Result<Self> {
+        let mut options = Self { minutes: 60, engine: "both" };
+        let mut args = args.iter().copied();
+        while let Some(argument) = args.next() {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (argument, None),
+            };
+            if !["--minutes", "--engine"].contains(&name) {
+                bail!("`{argument}` is no option of `cargo xtask soak`; see `cargo xtask help`");
+            }
+            let value = value.or_else(|| args.next()).with_context(|| format!("{name} needs a value"))?;
+            if name == "--minutes" {
+                options.minutes = value
+                    .parse()
+                    .ok()
+                    .filter(|minutes| *minutes >= 6)
+                    .with_context(|| format!("`{value}` is no number of minutes from 6 on"))?;
+            } else if ["sqlite", "postgres", "both"].contains(&value) {
+                options.engine = value;
+            } else {
+                bail!("`{value}` is no engine: `sqlite`, `postgres` or `both`");
+            }
+        }
+        Ok(options)
+    }
+
+    fn command(&self, built: &Built, postgres_url: &str) -> Command {
+        let mut command = Command::new(&built.soak);
+        command.args(["--minutes", &self.minutes.to_string(), "--engine", self.engine]);
+        command.env(POSTGRES_URL, postgres_url);
+        command.env("INNKEEPER_BIN", &built.host).env("INNKEEPER_GUESTS", &built.guests);
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_and_on_which_engine_can_be_given() {
+        assert_eq!(Options::parse(&[]).unwrap(), Options { minutes: 60, engine: "both" });
+        let expected = Options { minutes: 600, engine: "sqlite" };
+        assert_eq!(Options::parse(&["--minutes=600", "--engine", "sqlite"]).unwrap(), expected);
+        for wrong in [&["--minutes"][..], &["--minutes", "5"], &["--engine=mysql"], &["60"], &["--hours=1"]] {
+            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
