@@ -76,7 +76,8 @@ impl Rival {
             let ours = per_second(ours(&full, 1).await?.took, executions);
             let copy = copy(&filled).await?;
             let printed = self.call(&program, "run", &copy, executions).await?;
-            let took = printed.trim().parse().with_context(|| format!("{} printed {printed:?}", self.name))?;
+            let took =
+                printed.trim().parse().with_context(|| format!("{} printed {printed:?}", self.name))?;
             Ok(Round { ours, theirs: per_second(Duration::from_micros(took), executions) })
         });
         Ok(compared_with(self.figure, compared.await?, self.name, Some(Goal::AtLeast(1.0))))

@@ -73,7 +73,9 @@ impl Worker for Nothing {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [command, url, jobs] = args.as_slice() else { bail!("say `enqueue` or `run`, a URL, and how many jobs") };
+    let [command, url, jobs] = args.as_slice() else {
+        bail!("say `enqueue` or `run`, a URL, and how many jobs")
+    };
     let jobs = jobs.parse().context("how many jobs?")?;
     let pool = PgPoolOptions::new().max_connections(20).connect(url).await.context("no database")?;
     match command.as_str() {
