@@ -8,6 +8,7 @@ mod bare;
 mod guest;
 mod host;
 mod narrow;
+mod rivals;
 mod scene;
 mod sustained;
 
@@ -40,6 +41,7 @@ pub async fn run(selection: &Selection, report: &mut Report) -> Result<()> {
     for (engine, suffix) in [(Engine::Postgres, "postgres"), (Engine::Sqlite, "sqlite")] {
         measure(engine, suffix, selection, report).await?;
     }
+    rivals::measure(selection, report).await;
     sustained::measure(selection, report).await;
     Ok(())
 }

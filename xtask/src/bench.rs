@@ -15,8 +15,10 @@ use crate::test::POSTGRES_URL;
 use crate::toolchain;
 
 /// The benchmarks that `innkeeper-bench` knows, and what each compares.
-const BENCHES: &[(&str, &str)] =
-    &[("db", "the `db` interface of a component against native sqlx, on both engines")];
+const BENCHES: &[(&str, &str)] = &[
+    ("db", "the `db` interface of a component against native sqlx, on both engines"),
+    ("engine", "whole executions against a bare loop, graphile-worker and awa"),
+];
 
 #[derive(Debug, PartialEq, Eq)]
 struct Options<'a> {
