@@ -90,8 +90,7 @@ impl StoreOptions {
 
 /// START and COMPLETION find each row by a key, whatever the numbers are: one plan will do, and to
 /// make another one takes a third of what a START takes to run. The server is not to choose it by
-/// its statistics, since it does so while the tables are small or have grown by a million rows
-/// since it last looked: it would read all starts for each batch.
+/// the size of tables, since it may do so while they are empty.
 const BY_KEYS: &str = "set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off; \
     set local enable_bitmapscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off";
 
