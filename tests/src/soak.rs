@@ -91,7 +91,7 @@ pub struct Kept {
 
 /// Works in blocks of so many rounds, and reads the host's memory after each, when everything has
 /// ended, until a stretch of so many `blocks` grows by less than `flat` bytes for each execution. Pools
-/// and caches are full some day; a host that keeps something is never flat, and has had [`STRETCHES`]
+/// and caches are full some day; a host that keeps something is never flat, and has had `STRETCHES`
 /// stretches then. The first `warm_up` blocks are not in the result.
 ///
 /// # Panics
