@@ -176,7 +176,9 @@ on_both_engines! {
         if engine == Engine::Postgres {
             let blocked = "select count(*) from pg_stat_activity where datname = current_database() \
                            and wait_event_type = 'Lock' and query like '%insert into innkeeper.start%'";
-            until("the start waits", async || (records.count(blocked).await > 0).then_some(())).await;
+            // A transaction sees who is active as it was when it first looked.
+            let mut looking = Raw::connect(scene.store.url()).await;
+            until("the start waits", async || (looking.count(blocked).await > 0).then_some(())).await;
         } else {
             // SQLite has one writer, so that nothing can be enqueued beside the lock. The host may
             // have started it before: then its handler is told.
