@@ -6,8 +6,10 @@
 //! executions of due jobs, `dispatcher` starts them, `executor` calls their handlers,
 //! `completer` records how they ended, `rescuer` ends what a dead host left open, and `pruner`
 //! removes what has been kept for long enough.
-//! `session` keeps this host's session alive meanwhile, and [`submit`] is how anybody else asks
-//! for an execution. `fence` keeps late handlers from committing. [`health`] is what the loops tell of the store meanwhile.
+//! `session` keeps this host's session alive meanwhile, [`submit`] is how anybody else asks for an
+//! execution, and `waker` tells other hosts of it. `fence` keeps late handlers from committing,
+//! `floor` keeps scans from what they have seen, and [`health`] is what the loops tell of the
+//! store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use innkeeper_tests::database::TestDatabase;
+use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::guest;
 use innkeeper_tests::raw::Raw;
 
@@ -125,10 +125,10 @@ pub async fn run(store: &TestDatabase, hosts: usize, executions: usize) -> Resul
     }
     let end = Duration::from_micros(u64::try_from(innkeeper::clock::now().as_microsecond())?);
     let first = match store.engine() {
-        innkeeper_tests::database::Engine::Postgres => {
+        Engine::Postgres => {
             "select (extract(epoch from min(started_at)) * 1000000)::bigint from innkeeper.start"
         }
-        innkeeper_tests::database::Engine::Sqlite => "select min(started_at) from start",
+        Engine::Sqlite => "select min(started_at) from start",
     };
     let first = Duration::from_micros(u64::try_from(raw.count(first).await)?);
     let mut processor = Duration::ZERO;
@@ -141,7 +141,7 @@ pub async fn run(store: &TestDatabase, hosts: usize, executions: usize) -> Resul
 /// What stands before the names of the store's tables.
 pub fn schema(store: &TestDatabase) -> &'static str {
     match store.engine() {
-        innkeeper_tests::database::Engine::Postgres => "innkeeper.",
-        innkeeper_tests::database::Engine::Sqlite => "",
+        Engine::Postgres => "innkeeper.",
+        Engine::Sqlite => "",
     }
 }
