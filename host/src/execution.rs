@@ -92,6 +92,8 @@ pub enum Outcome {
     Succeeded(serde_json::Value),
     /// It did not succeed.
     Failed(Failure),
+    /// Somebody wanted it to end, and it did before it was done: why, for the person who reads it.
+    Cancelled(String),
     /// The host stopped before the handler was done, and gave the execution back: the
     /// attempt does not count.
     Released,
@@ -127,6 +129,10 @@ pub enum FailureKind {
     Crashed,
     /// The host could not run the handler. Not the plugin's fault.
     Host,
+    /// An operator, or another execution that replaces it, ended it.
+    Cancelled,
+    /// It was not run at all, by the job's own policy.
+    Skipped,
 }
 
 impl FailureKind {
@@ -141,6 +147,8 @@ impl FailureKind {
             Self::Memory => "memory",
             Self::Crashed => "crashed",
             Self::Host => "host",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -177,6 +185,28 @@ pub struct Attempt {
     pub checkpoint: Option<serde_json::Value>,
     /// It holds a unique key of its job, to be given up with its final outcome.
     pub has_unique_key: bool,
+    /// What else its end sets free or sets off.
+    pub effects: Effects,
+}
+
+/// What the end of an attempt sets free or sets off, besides its record. Found out at its START, so
+/// that the COMPLETION of an attempt that does nothing of it costs nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// It may hold permits, of its job or of its queue.
+    pub permits: bool,
+    /// Other jobs come after its job, or are run when it has failed.
+    pub followed: bool,
+    /// Its job's next fire time counts from its end.
+    pub paced: bool,
+}
+
+impl Effects {
+    /// True when its end is nothing but a record.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// A line of an execution's log.
@@ -253,6 +283,8 @@ pub struct Completion {
     pub next: Next,
     /// It holds a unique key, to be given up when `next` is [`Next::Final`].
     pub has_unique_key: bool,
+    /// As in the attempt.
+    pub effects: Effects,
 }
 
 /// What becomes of an execution after an attempt.
@@ -278,6 +310,7 @@ impl Attempt {
             attempt: self.attempt,
             outcome,
             has_unique_key: self.has_unique_key,
+            effects: self.effects,
         }
     }
 }
@@ -286,7 +319,7 @@ impl Attempt {
 #[must_use]
 pub fn next(job: &Job, execution: Uuid, attempt: u32, max_attempts: u32, outcome: &Outcome) -> Next {
     match outcome {
-        Outcome::Succeeded(_) => Next::Final,
+        Outcome::Succeeded(_) | Outcome::Cancelled(_) => Next::Final,
         Outcome::Released => Next::Requeue,
         Outcome::Failed(failure) if !may_retry(job, failure) || attempt >= max_attempts => Next::Final,
         Outcome::Failed(failure) => {
@@ -298,7 +331,7 @@ pub fn next(job: &Job, execution: Uuid, attempt: u32, max_attempts: u32, outcome
 
 fn may_retry(job: &Job, failure: &Failure) -> bool {
     match failure.kind {
-        FailureKind::Permanent => false,
+        FailureKind::Permanent | FailureKind::Cancelled | FailureKind::Skipped => false,
         FailureKind::Crashed => job.on_crash == OnCrash::Retry,
         FailureKind::Handler
         | FailureKind::Trap
@@ -336,6 +369,7 @@ mod tests {
             timeout: Duration::from_secs(60),
             on_crash: OnCrash::Retry,
             history: crate::job::History::default(),
+            policies: crate::policy::Policies::default(),
         }
     }
 

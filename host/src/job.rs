@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policies;
 use crate::retry::RetryPolicy;
 use crate::schedule::Schedule;
 
@@ -37,6 +38,9 @@ pub struct Job {
     /// How much of its history is kept. Definitions from before there was a choice have none.
     #[serde(default)]
     pub history: History,
+    /// Where its executions stand in line, and what they wait for.
+    #[serde(default, skip_serializing_if = "crate::policy::is_default")]
+    pub policies: Policies,
 }
 
 /// How much of a job's history is kept. An execution is removed once either bound says so; one

@@ -22,6 +22,7 @@ pub mod http;
 pub mod interfaces;
 pub mod job;
 pub mod plugin;
+pub mod policy;
 pub mod retry;
 pub mod runtime;
 pub mod schedule;

@@ -57,6 +57,7 @@ fn attempt(handler: &str, args: Value) -> Attempt {
             timeout: Duration::from_secs(60),
             on_crash: OnCrash::Retry,
             history: innkeeper::job::History::default(),
+            policies: innkeeper::policy::Policies::default(),
         }),
         args,
         triggered_by: Trigger::Manual,
@@ -64,6 +65,7 @@ fn attempt(handler: &str, args: Value) -> Attempt {
         started_at: jiff::Timestamp::UNIX_EPOCH,
         checkpoint: None,
         has_unique_key: false,
+        effects: innkeeper::execution::Effects::default(),
     }
 }
 

@@ -142,6 +142,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
             timeout,
             on_crash: OnCrash::Retry,
             history: innkeeper::job::History::default(),
+            policies: innkeeper::policy::Policies::default(),
         }),
         args,
         triggered_by: Trigger::Manual,
@@ -149,6 +150,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
         started_at: jiff::Timestamp::UNIX_EPOCH,
         checkpoint: None,
         has_unique_key: false,
+        effects: innkeeper::execution::Effects::default(),
     }
 }
 

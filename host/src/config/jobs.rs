@@ -60,7 +60,19 @@ pub(super) fn jobs(
             let Rest { schedule, enabled, timeout, retry, on_crash, history } = rest;
             jobs.insert(
                 name.clone(),
-                Job { name, plugin, handler, args, schedule, enabled, retry, timeout, on_crash, history },
+                Job {
+                    name,
+                    plugin,
+                    handler,
+                    args,
+                    schedule,
+                    enabled,
+                    retry,
+                    timeout,
+                    on_crash,
+                    history,
+                    policies: crate::policy::Policies::default(),
+                },
             );
         }
     }

@@ -113,6 +113,7 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
         timeout: Duration::from_secs(300),
         on_crash: crate::job::OnCrash::Retry,
         history: crate::job::History::default(),
+        policies: crate::policy::Policies::default(),
     };
     assert_eq!(*job, expected);
 }

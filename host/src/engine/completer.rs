@@ -172,6 +172,9 @@ fn report_one(completion: &Completion, recording: Recording) {
     }
     match (outcome, next) {
         (Outcome::Succeeded(_), _) => tracing::info!(%job, %execution, attempt, "succeeded"),
+        (Outcome::Cancelled(why), _) => {
+            tracing::info!(%job, %execution, attempt, why = brief(why), "cancelled");
+        }
         (Outcome::Released, _) => tracing::info!(%job, %execution, attempt, "released to the queue"),
         (Outcome::Failed(failure), Next::Final) => {
             tracing::warn!(%job, %execution, attempt, kind = failure.kind.as_str(), error = brief(&failure.message), "failed");

@@ -11,7 +11,7 @@ use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::row::{json_text, micros, on_engine, outcome_code, row, to_count};
 use super::session::SessionId;
 use super::{StoreError, postgres, sqlite};
-use crate::execution::{Completion, Next, Outcome};
+use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
 
 /// What became of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,9 @@ impl CompletionRow {
         let (result, error) = match &completion.outcome {
             Outcome::Succeeded(result) => (Some(json_text(result)?), None),
             Outcome::Failed(failure) => (None, Some(json_text(failure)?)),
+            Outcome::Cancelled(why) => {
+                (None, Some(json_text(&Failure::new(FailureKind::Cancelled, why.as_str()))?))
+            }
             Outcome::Released => (None, None),
         };
         let is_final = completion.next == Next::Final;
@@ -344,6 +347,7 @@ fn stale_detail(completion: &Completion) -> serde_json::Value {
         Outcome::Failed(failure) => {
             detail["error"] = json!({ "kind": failure.kind.as_str(), "message": failure.message });
         }
+        Outcome::Cancelled(why) => detail["error"] = json!({ "kind": "cancelled", "message": why }),
         Outcome::Released => {}
     }
     detail

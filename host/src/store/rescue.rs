@@ -8,7 +8,7 @@ use super::connection::Store;
 use super::phase::{PhaseName, PhaseTx};
 use super::row::{crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row};
 use super::session::{SessionId, SessionRow};
-use crate::execution::{self, Completion, Next, Outcome};
+use crate::execution::{self, Completion, Effects, Next, Outcome};
 use crate::job::Name;
 
 /// An execution whose host died.
@@ -114,6 +114,7 @@ impl OpenStartRow {
             outcome,
             next,
             has_unique_key: self.has_unique_key,
+            effects: Effects::default(),
         })
     }
 

@@ -207,6 +207,7 @@ pub(super) fn outcome_code(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded(_) => "succeeded",
         Outcome::Failed(_) => "failed",
+        Outcome::Cancelled(_) => "cancelled",
         Outcome::Released => "released",
     }
 }

@@ -10,7 +10,7 @@ use super::row::{from_count, load_jobs, next_without_definition, row, stored_jso
 use super::session::SessionId;
 use super::time::Time;
 use super::{StoreError, postgres};
-use crate::execution::{Attempt, Completion, Failure, FailureKind, Outcome};
+use crate::execution::{Attempt, Completion, Effects, Failure, FailureKind, Outcome};
 
 /// What one START has recorded.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +78,7 @@ impl PhaseTx {
                         .map(|state| stored_json("a checkpoint", &state))
                         .transpose()?,
                     has_unique_key: row.has_unique_key,
+                    effects: Effects::default(),
                 }),
                 Err(error) => unreadable.push(Completion {
                     lease: row.lease,
@@ -87,6 +88,7 @@ impl PhaseTx {
                     outcome: Outcome::Failed(Failure::new(FailureKind::Host, error.to_string())),
                     next: next_without_definition(attempt, max_attempts),
                     has_unique_key: row.has_unique_key,
+                    effects: Effects::default(),
                 }),
             }
         }

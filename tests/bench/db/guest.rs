@@ -148,6 +148,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
             timeout,
             on_crash: OnCrash::Fail,
             history: innkeeper::job::History::default(),
+            policies: innkeeper::policy::Policies::default(),
         }),
         args,
         triggered_by: Trigger::Manual,
@@ -155,5 +156,6 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
         started_at: innkeeper::clock::now(),
         checkpoint: None,
         has_unique_key: false,
+        effects: innkeeper::execution::Effects::default(),
     })
 }

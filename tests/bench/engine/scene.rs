@@ -81,6 +81,7 @@ pub fn noop() -> Result<Job> {
         timeout: Duration::from_secs(60),
         on_crash: OnCrash::Retry,
         history: innkeeper::job::History::default(),
+        policies: innkeeper::policy::Policies::default(),
     })
 }
 

@@ -387,6 +387,7 @@ fn job(choice: &JobChoice) -> Job {
         timeout: Duration::from_secs(60),
         on_crash: if choice.retry_on_crash { OnCrash::Retry } else { OnCrash::Fail },
         history: History::default(),
+        policies: innkeeper::policy::Policies::default(),
     }
 }
 

@@ -233,6 +233,7 @@ pub fn job(job: &str) -> Job {
         timeout: Duration::from_secs(60),
         on_crash: OnCrash::Retry,
         history: innkeeper::job::History::default(),
+        policies: innkeeper::policy::Policies::default(),
     }
 }
 
