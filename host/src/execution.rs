@@ -85,6 +85,20 @@ pub enum Trigger {
     Backfill,
 }
 
+impl Trigger {
+    /// The trigger as it is written in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Manual => "manual",
+            Self::Dependency => "dependency",
+            Self::Handler => "handler",
+            Self::Backfill => "backfill",
+        }
+    }
+}
+
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

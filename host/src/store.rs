@@ -51,6 +51,7 @@ mod handler;
 mod host;
 mod migrate;
 mod phase;
+mod place;
 mod plan;
 mod pool;
 mod pooler;

@@ -15,7 +15,7 @@ create table innkeeper.queue (
     paused_reason text
 );
 -- The queue of jobs that name none.
-insert into innkeeper.queue (id, name, owner, weight, updated_at) values (0, 'default', '', 1, now());
+insert into innkeeper.queue (id, name, owner, weight, updated_at) values (0, 'default', '', 1, to_timestamp(0));
 
 -- Repeats what `spec` says, for the statements that do not read it.
 alter table innkeeper.job

@@ -135,12 +135,6 @@ pub(super) fn next_without_definition(attempt: u32, max_attempts: u32) -> Next {
     if attempt < max_attempts { Next::RetryIn(std::time::Duration::from_secs(60)) } else { Next::Final }
 }
 
-/// Where an execution stands in line: the time that it is due, earlier for a higher priority.
-/// The SQL of promotion says the same.
-pub(super) fn rank(due: jiff::Timestamp) -> i64 {
-    due.as_microsecond()
-}
-
 /// PostgreSQL has no text with a NUL character in it.
 pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
@@ -180,16 +174,6 @@ pub(super) fn stored_failure(text: &str) -> Result<Failure, StoreError> {
 pub(super) fn json_text<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value)
         .map_err(|error| StoreError::Invalid(format!("this cannot be written as JSON: {error}")))
-}
-
-pub(super) fn trigger_code(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Schedule => "schedule",
-        Trigger::Manual => "manual",
-        Trigger::Dependency => "dependency",
-        Trigger::Handler => "handler",
-        Trigger::Backfill => "backfill",
-    }
 }
 
 pub(super) fn stored_trigger(code: &str) -> Result<Trigger, StoreError> {

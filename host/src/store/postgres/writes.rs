@@ -114,13 +114,23 @@ statements! { WRITES:
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
     /// Two hosts that start at once write the same jobs: one after the other.
     LOCK_JOBS = "lock table innkeeper.job in share row exclusive mode";
+    /// Its executions go on needing permits as long as some hold or await one.
     SAVE_JOB = "
-        insert into innkeeper.job (name, owner, plugin, handler, spec, updated_at, next_fire_at)
-        values ($2, $3, $4, $5, $6::json, coalesce($1, now()), $7)
+        insert into innkeeper.job
+            (name, owner, plugin, handler, spec, updated_at, next_fire_at, queue_id, priority, gated)
+        values ($2, $3, $4, $5, $6::json, coalesce($1, now()), $7,
+                (select id from innkeeper.queue where name = $8), $9, $10)
         on conflict (name) do update
         set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
             spec = excluded.spec, updated_at = excluded.updated_at,
-            next_fire_at = excluded.next_fire_at, retired_at = null";
+            next_fire_at = excluded.next_fire_at, retired_at = null,
+            queue_id = excluded.queue_id, priority = excluded.priority,
+            gated = excluded.gated
+                    or exists (select 1 from innkeeper.permit p
+                               where p.scope in ('key', 'job') and p.owner_id = job.id)
+                    or exists (select 1 from innkeeper.waiting w
+                               where w.job_id = job.id and w.due_at is null
+                                 and w.blocker in ('key', 'limit'))";
     RETIRE_JOB = "
         update innkeeper.job set retired_at = coalesce($1, now()), next_fire_at = null where name = $2";
     JOB_SPECS = "select id, name, spec::text as spec from innkeeper.job where id = any ($1)";
@@ -135,28 +145,16 @@ statements! { WRITES:
     /// Not `for update`, which would also hold up whoever only refers to the job. Jobs that are due
     /// at the same time fire in their own order, not in that of their rows on disk.
     LOCK_DUE_JOBS = "
-        select id, name, spec::text as spec, next_fire_at, coalesce($1, now()) as now
+        select id, name, spec::text as spec, queue_id, priority, gated, next_fire_at,
+               coalesce($1, now()) as now
         from innkeeper.job
         where next_fire_at <= coalesce($1, now()) and paused_at is null and retired_at is null
         order by next_fire_at, id limit $2
         for no key update skip locked";
-    INSERT_FIRES = "
-        insert into innkeeper.execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
-        select f.id, f.job_id, 0, f.args::json, 'schedule', f.fire_time, f.fire_time, 0, f.max_attempts,
-               coalesce($1, now())
-        from unnest($2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::int[])
-             as f (id, job_id, args, fire_time, max_attempts)
-        on conflict (job_id, fire_time) where fire_time is not null do nothing
-        returning id";
     MOVE_FIRE_TIMES = "
         update innkeeper.job j set next_fire_at = m.next_fire_at
         from unnest($1::int[], $2::timestamptz[]) as m (id, next_fire_at)
         where j.id = m.id";
-    INSERT_READY = "
-        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
-        select 0, r.rank, r.execution_id, r.job_id, 0
-        from unnest($1::bigint[], $2::uuid[], $3::int[]) as r (rank, execution_id, job_id)";
     PROMOTE = "
         with gone as (
             delete from innkeeper.waiting
@@ -175,7 +173,8 @@ statements! { WRITES:
     // Enqueuing
 
     JOB_TO_ENQUEUE = "
-        select id, name, spec::text as spec, coalesce($1, now()) as now
+        select id, name, spec::text as spec, queue_id, priority, gated, paused_at is not null as paused,
+               coalesce($1, now()) as now
         from innkeeper.job where name = $2 and retired_at is null";
     JOB_NAMES = "select name from innkeeper.job where retired_at is null order by name";
     /// Waits for whoever is inserting or deleting the same key.
@@ -184,15 +183,34 @@ statements! { WRITES:
         on conflict (job_id, key) do nothing";
     UNIQUE_KEY_HOLDER = "
         select execution_id from innkeeper.unique_key where job_id = $1 and key = $2";
-    INSERT_EXECUTION = "
+    // New executions
+
+    INSERT_EXECUTIONS = "
         insert into innkeeper.execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
-        values ($2, $3, 0, $4::json, $5, $6, 0, $7, $8, coalesce($1, now()))";
-    INSERT_ONE_READY = "
-        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
-    INSERT_ONE_WAITING = "
-        insert into innkeeper.waiting (execution_id, job_id, attempt, due_at, blocker)
-        values ($1, $2, 0, $3, 'due')";
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts,
+             unique_key, limit_key, retry_of, created_at)
+        select e.id, e.job_id, e.queue_id, e.args::json, e.triggered_by, e.scheduled_at, e.fire_time,
+               e.priority, e.max_attempts, e.unique_key, e.limit_key, e.retry_of, coalesce($1, now())
+        from unnest($2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[], $7::timestamptz[],
+                    $8::timestamptz[], $9::int[], $10::int[], $11::text[], $12::text[], $13::uuid[])
+             as e (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority,
+                   max_attempts, unique_key, limit_key, retry_of)
+        on conflict (job_id, fire_time) where fire_time is not null do nothing
+        returning id";
+    INSERT_READY = "
+        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+        select * from unnest($1::int[], $2::bigint[], $3::uuid[], $4::int[], $5::int[])";
+    INSERT_WAITING = "
+        insert into innkeeper.waiting (execution_id, job_id, attempt, due_at, blocker, key, rank)
+        select * from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::text[], $6::text[],
+                             $7::bigint[])";
+    OPEN_GATES = "
+        insert into innkeeper.gate (job_id, key, due_at)
+        select g.job_id, g.key, coalesce($4, $1, now())
+        from unnest($2::int[], $3::text[]) with ordinality as g (job_id, key, number)
+        order by g.number
+        on conflict (job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
 
     // START
 

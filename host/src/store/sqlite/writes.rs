@@ -105,13 +105,22 @@ statements! { WRITES:
         on conflict (name) do update
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
     LOCK_JOBS = "select 1";
+    /// Its executions go on needing permits as long as some hold or await one.
     SAVE_JOB = "
-        insert into job (name, owner, plugin, handler, spec, updated_at, next_fire_at)
-        values ($2, $3, $4, $5, $6, $1, $7)
+        insert into job
+            (name, owner, plugin, handler, spec, updated_at, next_fire_at, queue_id, priority, gated)
+        values ($2, $3, $4, $5, $6, $1, $7, (select id from queue where name = $8), $9, $10)
         on conflict (name) do update
         set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
             spec = excluded.spec, updated_at = excluded.updated_at,
-            next_fire_at = excluded.next_fire_at, retired_at = null";
+            next_fire_at = excluded.next_fire_at, retired_at = null,
+            queue_id = excluded.queue_id, priority = excluded.priority,
+            gated = excluded.gated
+                    or exists (select 1 from permit p
+                               where p.scope in ('key', 'job') and p.owner_id = job.id)
+                    or exists (select 1 from waiting w
+                               where w.job_id = job.id and w.due_at is null
+                                 and w.blocker in ('key', 'limit'))";
     RETIRE_JOB = "
         update job set retired_at = $1, next_fire_at = null where name = $2";
     JOB_SPECS = "select id, name, spec from job where id = $1";
@@ -124,20 +133,12 @@ statements! { WRITES:
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
                (select min(due_at) from waiting where due_at >= $2) as waiting_due";
     LOCK_DUE_JOBS = "
-        select id, name, spec, next_fire_at, $1 as now
+        select id, name, spec, queue_id, priority, gated, next_fire_at, $1 as now
         from job
         where next_fire_at <= $1 and paused_at is null and retired_at is null
         order by next_fire_at, id limit $2";
-    INSERT_FIRES = "
-        insert into execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
-        values ($2, $3, 0, $4, 'schedule', $5, $5, 0, $6, $1)
-        on conflict (job_id, fire_time) where fire_time is not null do nothing
-        returning id";
     MOVE_FIRE_TIMES = "
         update job set next_fire_at = $2 where id = $1";
-    INSERT_READY = "
-        insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
     PROMOTE = "
         insert into ready (queue_id, rank, execution_id, job_id, attempt)
         select e.queue_id, w.due_at - e.priority * 60000000, w.execution_id, w.job_id, w.attempt
@@ -151,7 +152,7 @@ statements! { WRITES:
     // Enqueuing
 
     JOB_TO_ENQUEUE = "
-        select id, name, spec, $1 as now
+        select id, name, spec, queue_id, priority, gated, paused_at is not null as paused, $1 as now
         from job where name = $2 and retired_at is null";
     JOB_NAMES = "select name from job where retired_at is null order by name";
     TAKE_UNIQUE_KEY = "
@@ -159,15 +160,32 @@ statements! { WRITES:
         on conflict (job_id, key) do nothing";
     UNIQUE_KEY_HOLDER = "
         select execution_id from unique_key where job_id = $1 and key = $2";
-    INSERT_EXECUTION = "
+    // New executions
+
+    LAST_EXECUTION = "select coalesce(max(rowid), 0) from execution";
+    /// A row is the columns in their order, ids in hexadecimal.
+    INSERT_EXECUTIONS = "
         insert into execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
-        values ($2, $3, 0, $4, $5, $6, 0, $7, $8, $1)";
-    INSERT_ONE_READY = "
-        insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
-    INSERT_ONE_WAITING = "
-        insert into waiting (execution_id, job_id, attempt, due_at, blocker)
-        values ($1, $2, 0, $3, 'due')";
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts,
+             unique_key, limit_key, retry_of, created_at)
+        select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+               value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), $1
+        from json_each($2) where true
+        on conflict (job_id, fire_time) where fire_time is not null do nothing";
+    EXECUTIONS_AFTER = "select json_group_array(hex(id)) from execution where rowid > $1";
+    INSERT_READY = "
+        insert into ready (queue_id, rank, execution_id, job_id, attempt)
+        select value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 from json_each($1)";
+    INSERT_WAITING = "
+        insert into waiting (execution_id, job_id, attempt, due_at, blocker, key, rank)
+        select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+               value ->> 6
+        from json_each($1)";
+    OPEN_GATES = "
+        insert into gate (job_id, key, due_at)
+        select value ->> 0, value ->> 1, coalesce($3, $1) from json_each($2) where true
+        on conflict (job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
 
     // START
 
