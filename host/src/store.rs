@@ -41,15 +41,18 @@
 //! - Due times and expiry are by the database's clock (on SQLite, which has no host of its own,
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
+mod backfill;
 mod backup;
 mod completion;
 mod connection;
 mod definition;
+mod dependency;
 mod enqueue;
 mod error;
 mod handler;
 mod host;
 mod migrate;
+mod pause;
 mod phase;
 mod place;
 mod plan;
@@ -58,25 +61,31 @@ mod pooler;
 mod postgres;
 mod prune;
 mod read;
+mod reopen;
 mod rescue;
 mod row;
 mod session;
+mod skip;
 mod sqlite;
 mod start;
+mod sync;
 mod time;
+mod turn_back;
 mod wake;
 
 use crate::database_url::DatabaseUrl;
 
+pub use backfill::{BackfillFate, MOST_BACKFILLED};
 pub use backup::{Backup, BackupError, backup};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
-pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
+pub use definition::{JobRecord, LastExecution, PluginRecord};
 pub use enqueue::{Enqueued, NewExecution};
 pub use error::StoreError;
 pub use handler::{Holder, LogRecord};
 pub use host::{HostFilter, HostRecord, HostState, RunningExecution};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
+pub use pause::Resumed;
 pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
@@ -85,6 +94,7 @@ pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
 pub use start::Started;
+pub use sync::JobSync;
 pub use time::StoreClock;
 pub use tracing::Level;
 pub use wake::WakeUps;
