@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::StoreError;
 use super::connection::Store;
@@ -62,13 +64,15 @@ impl Store {
         let mut phase = self.begin(PhaseName::Jobs).await?;
         let tx = phase.tx();
         // Mostly nothing has changed, and then nobody is kept waiting.
-        let mut changes = Known::read(tx, &file).await?.changes(&file)?;
-        if changes.is_empty() {
-            return Ok(changes.sync);
+        let mut known = Known::read(tx, &file).await?;
+        if known.changes(&file, true)?.is_empty() {
+            return Ok(JobSync::default());
         }
-        on_engine!(tx, sql, conn => { sqlx::query(sql::LOCK_JOBS).execute(conn).await?; });
-        let known = Known::read(tx, &file).await?;
-        changes = known.changes(&file)?;
+        if let EngineTx::Postgres(conn) = &mut tx.engine {
+            sqlx::query(postgres::LOCK_JOBS).execute(&mut **conn).await?;
+            known = Known::read(tx, &file).await?;
+        }
+        let mut changes = known.changes(&file, false)?;
         changes.sync.skipped = record_skips(tx, self, known.now, &changes.skips).await?;
         retire(tx, &changes.retire).await?;
         take_over(tx, &file.owner, &changes.take_over).await?;
@@ -188,10 +192,28 @@ impl KnownRow {
         serde_json::from_str(&self.spec).ok()
     }
 
+    /// True when the other definition has the fire times of this one.
+    fn fires_like(&self, other: &Job) -> bool {
+        // To read all of a definition takes some times as long.
+        let before: Option<Timing> = serde_json::from_str(&self.spec).ok();
+        let schedule = serde_json::to_value(&other.schedule).ok();
+        if before.is_some_and(|before| before.enabled == other.enabled && Some(before.schedule) == schedule) {
+            return true;
+        }
+        self.job().is_some_and(|job| job.enabled == other.enabled && job.schedule == other.schedule)
+    }
+
     fn facts(&self) -> JobFacts {
         let Self { id, queue_id, priority, gated, paused, .. } = *self;
         JobFacts { id, queue_id, priority, gated, paused }
     }
+}
+
+/// The part of a definition that says when a job fires.
+#[derive(Deserialize)]
+struct Timing {
+    schedule: Value,
+    enabled: bool,
 }
 
 /// What the store has.
@@ -260,11 +282,15 @@ impl Known {
         self.rows.iter().map(|row| (row.name.clone(), row.id)).collect()
     }
 
-    fn changes(&self, file: &File<'_>) -> Result<Changes, StoreError> {
+    /// `any`: the first is enough.
+    fn changes(&self, file: &File<'_>, any: bool) -> Result<Changes, StoreError> {
         let mut known: HashMap<&str, &KnownRow> =
             self.rows.iter().map(|row| (row.name.as_str(), row)).collect();
         let mut changes = Changes::default();
         for (place, job) in file.jobs.iter().enumerate() {
+            if any && !changes.is_empty() {
+                return Ok(changes);
+            }
             match known.remove(job.name.as_str()) {
                 Some(row) => self.compare(&mut changes, row, file, place),
                 None => {
@@ -293,35 +319,35 @@ impl Known {
 
     fn compare(&self, changes: &mut Changes, row: &KnownRow, file: &File<'_>, place: usize) {
         let job = &file.jobs[place];
-        let is_same_text = row.spec == file.specs[place];
-        let before = if is_same_text { None } else { row.job() };
-        let is_same = is_same_text || before.as_ref() == Some(job);
         if row.retired {
-            let before = if is_same { Some(job) } else { before.as_ref() };
-            changes.save.push((place, self.fire_anew(row, before, job)));
+            changes.save.push((place, self.fire_anew(row, job)));
             changes.sync.added.push(job.name.clone());
             return;
         }
-        if row.owner != file.owner {
+        let is_taken = row.owner != file.owner;
+        if is_taken {
             changes.sync.taken_over.push((job.name.clone(), row.owner.clone()));
         }
-        if is_same {
+        if row.spec == file.specs[place] {
             let next = self.fire_as_before(row, job);
             if next != row.fire_at {
                 changes.moved.push((row.id, next));
             }
-            if row.owner != file.owner {
+            if is_taken {
                 changes.take_over.push(row.id);
                 changes.sync.changed.push(job.name.clone());
             }
             return;
         }
-        let next = if before.as_ref().is_some_and(|before| fires_alike(before, job)) {
+        let next = if row.fires_like(job) {
             self.fire_as_before(row, job)
         } else {
-            let what = if job.enabled { "the job's schedule was changed" } else { "the job was disabled" };
-            changes.skip(row, before.as_ref(), self.now.0, format!("{what} before it was run"));
-            self.fire_anew(row, before.as_ref(), job)
+            if row.fire_at.is_some_and(|at| at <= self.now) {
+                let what =
+                    if job.enabled { "the job's schedule was changed" } else { "the job was disabled" };
+                changes.skip(row, row.job().as_ref(), self.now.0, format!("{what} before it was run"));
+            }
+            self.fire_anew(row, job)
         };
         changes.save.push((place, next));
         changes.changed.push(row.id);
@@ -340,9 +366,9 @@ impl Known {
     }
 
     /// Of a schedule that is another one now.
-    fn fire_anew(&self, row: &KnownRow, before: Option<&Job>, job: &Job) -> Option<Time> {
+    fn fire_anew(&self, row: &KnownRow, job: &Job) -> Option<Time> {
         // The end of what is under way counts, if it was started as one that counts.
-        let goes_on = before.is_some_and(is_paced) && is_paced(job) && self.unfinished.contains(&row.id);
+        let goes_on = self.unfinished.contains(&row.id) && row.job().as_ref().is_some_and(is_paced);
         if goes_on { None } else { fire_after(job, self.now) }
     }
 }
@@ -350,11 +376,6 @@ impl Known {
 /// True where the end of an execution decides when it fires next.
 fn is_paced(job: &Job) -> bool {
     job.enabled && job.schedule.as_ref().is_some_and(|schedule| schedule.every_after().is_some())
-}
-
-/// True when the second has the fire times of the first.
-fn fires_alike(before: &Job, after: &Job) -> bool {
-    before.schedule == after.schedule && before.enabled == after.enabled
 }
 
 fn fire_after(job: &Job, now: Time) -> Option<Time> {

@@ -136,9 +136,10 @@ statements! { FIRES:
         select s.name, $2, s.plugin, s.handler, s.spec::json, coalesce($1, now()), s.fire_at, q.id,
                s.priority, s.gated
         from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[],
-                    $9::int[], $10::bool[])
-             as s (name, plugin, handler, spec, fire_at, queue, priority, gated)
+                    $9::int[], $10::bool[]) with ordinality
+             as s (name, plugin, handler, spec, fire_at, queue, priority, gated, number)
         join innkeeper.queue q on q.name = s.queue
+        order by s.number
         on conflict (name) do update
         set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
             spec = excluded.spec, updated_at = excluded.updated_at, retired_at = null,

@@ -124,7 +124,7 @@ statements! { FIRES:
                s.value ->> 6, s.value ->> 7
         from json_each($3) s
         join queue q on q.name = s.value ->> 5
-        where true
+        where true order by s.key
         on conflict (name) do update
         set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
             spec = excluded.spec, updated_at = excluded.updated_at, retired_at = null,
