@@ -41,22 +41,30 @@
 //! - Due times and expiry are by the database's clock (on SQLite, which has no host of its own,
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
+mod admission;
 mod backup;
 mod completion;
 mod connection;
 mod definition;
+mod effects;
 mod enqueue;
 mod error;
+mod follow;
+mod gate;
 mod handler;
 mod host;
 mod migrate;
+mod permit;
 mod phase;
 mod place;
 mod plan;
 mod pool;
 mod pooler;
 mod postgres;
+mod promote;
 mod prune;
+mod queue;
+mod rate;
 mod read;
 mod rescue;
 mod row;
@@ -68,6 +76,7 @@ mod wake;
 
 use crate::database_url::DatabaseUrl;
 
+pub use admission::Admitted;
 pub use backup::{Backup, BackupError, backup};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
@@ -81,10 +90,11 @@ pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
+pub use queue::{QueueId, QueueRecord};
 pub use read::{ExecutionFilter, ExecutionRecord};
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
-pub use start::Started;
+pub use start::{Claim, Started};
 pub use time::StoreClock;
 pub use tracing::Level;
 pub use wake::WakeUps;

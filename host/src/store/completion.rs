@@ -10,7 +10,7 @@ use super::handler::Holder;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::row::{json_text, micros, on_engine, outcome_code, row, to_count};
 use super::session::SessionId;
-use super::{StoreError, postgres, sqlite};
+use super::{StoreError, effects, postgres, sqlite};
 use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
 
 /// What became of a completion.
@@ -129,6 +129,11 @@ pub(super) async fn write_completions(
     let keyed: Vec<&Completion> =
         written().filter(|completion| completion.has_unique_key && completion.next == Next::Final).collect();
     release_unique_keys(tx, &keyed).await?;
+    let with_effects: Vec<&Completion> =
+        written().filter(|completion| !completion.effects.is_none()).collect();
+    if !with_effects.is_empty() {
+        effects::apply(tx, &with_effects).await?;
+    }
     Ok(recorded)
 }
 
