@@ -7,7 +7,7 @@
 //! `completer` records how they ended, `rescuer` ends what a dead host left open, and `pruner`
 //! removes what has been kept for long enough.
 //! `session` keeps this host's session alive meanwhile, [`submit`] is how anybody else asks for an
-//! execution, and `waker` tells other hosts of it. `fence` keeps late handlers from committing,
+//! execution, `canceller` ends what somebody wants to end, and `waker` tells other hosts of both. `fence` keeps late handlers from committing,
 //! `floor` keeps scans from what they have seen, and [`health`] is what the loops tell of the
 //! store.
 
@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::runtime::Runtime;
 use crate::store::{Pooler, Store, StoreError, StoreOptions};
 
+mod canceller;
 mod completer;
 mod dispatcher;
 mod executor;
@@ -40,6 +41,7 @@ mod session;
 pub mod submit;
 mod waker;
 
+use canceller::Cancellations;
 use health::Health;
 use registry::Registry;
 use session::HostSession;
@@ -107,6 +109,10 @@ pub struct Engine {
     due: Notify,
     /// Other hosts may find something to do.
     others: Notify,
+    /// Somebody may want something that runs to end.
+    cancels: Notify,
+    /// What runs here.
+    cancellations: Cancellations,
     /// Claims stop, and handlers see `cancelled`.
     drain: CancellationToken,
     /// Running calls are ended.
@@ -141,6 +147,8 @@ impl Engine {
             ready: Notify::new(),
             due: Notify::new(),
             others: Notify::new(),
+            cancels: Notify::new(),
+            cancellations: Cancellations::default(),
             drain: CancellationToken::new(),
             stop,
             executions: TaskTracker::new(),
@@ -158,6 +166,7 @@ impl Engine {
         let keepers = TaskTracker::new();
         keepers.spawn(self.watched("heartbeat", session::keep_alive(self.clone(), finished.clone())));
         keepers.spawn(self.watched("session watch", session::watch_over(self.clone(), finished.clone())));
+        keepers.spawn(self.watched("canceller", canceller::run(self.clone(), finished.clone())));
         let loops = TaskTracker::new();
         loops.spawn(self.watched("planner", planner::run(self.clone())));
         loops.spawn(self.watched("dispatcher", dispatcher::run(self.clone(), completions)));

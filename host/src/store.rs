@@ -42,6 +42,7 @@
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
 mod backup;
+mod cancel;
 mod completion;
 mod connection;
 mod definition;
@@ -57,17 +58,20 @@ mod pooler;
 mod postgres;
 mod prune;
 mod read;
+mod repeat;
 mod rescue;
 mod row;
 mod session;
 mod sqlite;
 mod start;
 mod time;
+mod unstarted;
 mod wake;
 
 use crate::database_url::DatabaseUrl;
 
 pub use backup::{Backup, BackupError, backup};
+pub use cancel::{CancelRequest, CancelResult};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
@@ -81,6 +85,7 @@ pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
 pub use read::{ExecutionFilter, ExecutionRecord};
+pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
 pub use start::Started;

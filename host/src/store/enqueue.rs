@@ -47,6 +47,15 @@ impl Store {
     /// [`StoreError::UnknownJob`] where there is no such job, or it is retired;
     /// [`StoreError::LeaseLost`] where the attempt that asks is over.
     pub async fn enqueue(&self, new: &NewExecution<'_>) -> Result<Enqueued, StoreError> {
+        self.enqueue_repeating(new, None).await
+    }
+
+    /// As [`Store::enqueue`], of an execution that repeats another one.
+    pub(super) async fn enqueue_repeating(
+        &self,
+        new: &NewExecution<'_>,
+        retry_of: Option<Uuid>,
+    ) -> Result<Enqueued, StoreError> {
         let mut phase = match new.by {
             None => self.begin(PhaseName::Enqueue).await?,
             Some(holder) => {
@@ -62,7 +71,7 @@ impl Store {
         {
             return Ok(Enqueued { id: holder, created: false });
         }
-        insert(tx, &job, id, new).await?;
+        insert(tx, &job, id, new, retry_of).await?;
         phase.commit().await?;
         Ok(Enqueued { id, created: true })
     }
@@ -125,6 +134,7 @@ async fn insert(
     row: &JobToEnqueue,
     id: Uuid,
     new: &NewExecution<'_>,
+    retry_of: Option<Uuid>,
 ) -> Result<(), StoreError> {
     let job = JobRow { id: row.id, name: row.name.clone(), spec: row.spec.clone() }.job()?;
     let args = json_text(new.args.unwrap_or(&job.args))?;
@@ -140,6 +150,7 @@ async fn insert(
             .bind(new.run_at.map_or(row.now, |at| Time(clock::truncate(at))))
             .bind(to_count(job.retry.max_attempts))
             .bind(new.unique_key)
+            .bind(retry_of)
             .execute(&mut *conn)
             .await?;
         match due {

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::StoreError;
+use super::cancel::heed_requests;
 use super::completion::write_completions;
 use super::connection::Store;
 use super::phase::{PhaseName, PhaseTx};
@@ -146,12 +147,13 @@ pub(super) async fn bury(
         };
         completions.push(start.completion(name, outcome, next)?);
     }
+    let completions = heed_requests(tx, &completions).await?;
     write_completions(tx, session, &completions).await?;
     Ok(completions
-        .into_iter()
+        .iter()
         .map(|completion| RescuedExecution {
             execution: completion.execution,
-            job: completion.job,
+            job: completion.job.clone(),
             attempt: completion.attempt,
             host: locked.host.clone(),
             next: completion.next,

@@ -186,8 +186,9 @@ statements! { WRITES:
         select execution_id from innkeeper.unique_key where job_id = $1 and key = $2";
     INSERT_EXECUTION = "
         insert into innkeeper.execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
-        values ($2, $3, 0, $4::json, $5, $6, 0, $7, $8, coalesce($1, now()))";
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key,
+             retry_of, created_at)
+        values ($2, $3, 0, $4::json, $5, $6, 0, $7, $8, $9, coalesce($1, now()))";
     INSERT_ONE_READY = "
         insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
     INSERT_ONE_WAITING = "

@@ -161,8 +161,9 @@ statements! { WRITES:
         select execution_id from unique_key where job_id = $1 and key = $2";
     INSERT_EXECUTION = "
         insert into execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
-        values ($2, $3, 0, $4, $5, $6, 0, $7, $8, $1)";
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key,
+             retry_of, created_at)
+        values ($2, $3, 0, $4, $5, $6, 0, $7, $8, $9, $1)";
     INSERT_ONE_READY = "
         insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
     INSERT_ONE_WAITING = "
