@@ -43,6 +43,7 @@
 
 mod admission;
 mod backup;
+mod cancel;
 mod completion;
 mod connection;
 mod definition;
@@ -66,18 +67,21 @@ mod prune;
 mod queue;
 mod rate;
 mod read;
+mod repeat;
 mod rescue;
 mod row;
 mod session;
 mod sqlite;
 mod start;
 mod time;
+mod unstarted;
 mod wake;
 
 use crate::database_url::DatabaseUrl;
 
 pub use admission::Admitted;
 pub use backup::{Backup, BackupError, backup};
+pub use cancel::{CancelRequest, CancelResult};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
@@ -92,6 +96,7 @@ pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
 pub use queue::{QueueId, QueueRecord};
 pub use read::{ExecutionFilter, ExecutionRecord};
+pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
 pub use start::{Claim, Started};

@@ -5,6 +5,8 @@
 
 #[path = "store/backup.rs"]
 mod backup;
+#[path = "store/cancelling.rs"]
+mod cancelling;
 #[path = "store/claims.rs"]
 mod claims;
 #[path = "store/completions.rs"]
@@ -23,6 +25,8 @@ mod planning;
 mod pruning;
 #[path = "store/reading.rs"]
 mod reading;
+#[path = "store/repeating.rs"]
+mod repeating;
 #[path = "store/rescue.rs"]
 mod rescue;
 #[path = "store/schema.rs"]

@@ -5,7 +5,7 @@
 //! changed ([`super::gate`]). Whoever takes a mark is the only one that grants permits of that job and
 //! key, so a limit holds over all hosts; what it grants is a row for each holder ([`super::permit`]).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use uuid::Uuid;
 
@@ -38,7 +38,7 @@ pub struct Admitted {
 }
 
 /// Executions of one job and key that one look takes on.
-const BATCH: u32 = 500;
+pub(super) const BATCH: u32 = 500;
 
 impl Store {
     /// Lets executions go on that wait for permits or for other jobs, where there is reason to look;
@@ -80,8 +80,8 @@ async fn pass(
             Stage::Job => pass_job(tx, loaded, gate, &mut look).await?,
         }
     }
-    insert_ready(tx, &look.ready).await?;
-    admitted.ready += look.ready.len();
+    insert_ready(tx, &look.then.ready).await?;
+    admitted.ready += look.then.ready.len();
     admitted.triggered += look.then.triggered;
     admitted.skipped += look.skipped + look.then.skipped;
     admitted.replaced += look.replaced;
@@ -91,7 +91,6 @@ async fn pass(
 /// What the looks of one transaction have come to.
 #[derive(Default)]
 struct Look {
-    ready: Vec<ReadyRow>,
     then: follow::Then,
     skipped: usize,
     replaced: usize,
@@ -105,7 +104,13 @@ row! {
         rank: i64,
         queue_id: i32,
         limit_key: Option<String>,
-        triggered_by: String,
+    }
+}
+
+impl BlockedRow {
+    pub(super) fn ready(&self, job: i32) -> ReadyRow {
+        let Self { execution_id, attempt, rank, queue_id, .. } = *self;
+        ReadyRow { queue_id, rank, execution: execution_id, job, attempt }
     }
 }
 
@@ -128,24 +133,40 @@ pub(super) async fn blocked(
     }))
 }
 
-/// Runs a statement on executions.
-pub(super) async fn on_each(
+/// What is done to executions at a stage, on each engine.
+#[derive(Clone, Copy)]
+pub(super) struct Pass {
+    postgres: &'static str,
+    sqlite: &'static str,
+}
+
+/// Takes them away, to where the caller puts them.
+pub(super) const UNBLOCK: Pass = Pass { postgres: postgres::UNBLOCK, sqlite: sqlite::UNBLOCK };
+const PASS_KEY: Pass = Pass { postgres: postgres::PASS_KEY, sqlite: sqlite::PASS_KEY };
+pub(super) const PASS_AFTER: Pass = Pass { postgres: postgres::PASS_AFTER, sqlite: sqlite::PASS_AFTER };
+
+/// Has executions pass a stage. Returns those that did: one that was cancelled or paused since it
+/// was looked for is left to whoever did that.
+pub(super) async fn unblock(
     tx: &mut PhaseTx,
-    (postgres, sqlite): (&'static str, &'static str),
-    executions: &[Uuid],
-) -> Result<(), StoreError> {
-    if executions.is_empty() {
-        return Ok(());
+    pass: Pass,
+    blocker: &str,
+    rows: Vec<BlockedRow>,
+) -> Result<Vec<BlockedRow>, StoreError> {
+    if rows.is_empty() {
+        return Ok(rows);
     }
-    match &mut tx.engine {
+    let passed: Vec<Uuid> = match &mut tx.engine {
         EngineTx::Postgres(conn) => {
-            sqlx::query(postgres).bind(executions).execute(&mut **conn).await?;
+            sqlx::query_scalar(pass.postgres).bind(ids(&rows)).bind(blocker).fetch_all(&mut **conn).await?
         }
         EngineTx::Sqlite(conn) => {
-            sqlx::query(sqlite).bind(hex_list(executions)?).execute(&mut **conn).await?;
+            let list = hex_list(&ids(&rows))?;
+            sqlx::query_scalar(pass.sqlite).bind(list).bind(blocker).fetch_all(&mut **conn).await?
         }
-    }
-    Ok(())
+    };
+    let passed: HashSet<Uuid> = passed.into_iter().collect();
+    Ok(rows.into_iter().filter(|row| passed.contains(&row.execution_id)).collect())
 }
 
 fn ids(rows: &[BlockedRow]) -> Vec<Uuid> {
@@ -169,8 +190,7 @@ async fn pass_key(
     let mut waiting = blocked(tx, id, "key", &gate.key, BATCH).await?;
     let more = waiting.len() == BATCH as usize;
     let rest = waiting.split_off(waiting.len().min(free as usize));
-    let passed = ids(&waiting);
-    on_each(tx, (postgres::PASS_KEY, sqlite::PASS_KEY), &passed).await?;
+    let passed = ids(&unblock(tx, PASS_KEY, "key", waiting).await?);
     if per_key.is_some() {
         permit::grant(tx, &passed, Scope::Key, id, &gate.key).await?;
     }
@@ -207,8 +227,8 @@ async fn pass_job(
     let mut waiting = blocked(tx, id, "limit", "", BATCH).await?;
     let more = waiting.len() == BATCH as usize;
     let rest = waiting.split_off(waiting.len().min(by_limit.min(by_rate.free) as usize));
+    let waiting = unblock(tx, UNBLOCK, "limit", waiting).await?;
     let passed = ids(&waiting);
-    on_each(tx, (postgres::UNBLOCK, sqlite::UNBLOCK), &passed).await?;
     if limit.is_some() {
         permit::grant(tx, &passed, Scope::Job, id, "").await?;
     }
@@ -216,13 +236,7 @@ async fn pass_job(
         let attempts: Vec<_> = waiting.iter().map(|row| (row.execution_id, row.attempt + 1)).collect();
         rate::reserve(tx, id, &attempts).await?;
     }
-    look.ready.extend(waiting.iter().map(|row| ReadyRow {
-        queue_id: row.queue_id,
-        rank: row.rank,
-        execution: row.execution_id,
-        job: id,
-        attempt: row.attempt,
-    }));
+    look.then.ready.extend(waiting.iter().map(|row| row.ready(id)));
     let is_full = by_limit as usize <= passed.len();
     if let Some(limit) = limit.filter(|_| is_full && !rest.is_empty()) {
         let what = format!("{limit} at once");
@@ -283,6 +297,7 @@ async fn full(
             .await?
     });
     let turned_away = untried.split_off(untried.len().min(kept as usize));
+    let turned_away = unblock(tx, UNBLOCK, blocker, turned_away).await?;
     let holders = permit::holders(tx, full.scope, *job, key).await?;
     let why = match (when_full, untried.first()) {
         (WhenFull::Replace, Some(newest)) => format!("replaced by execution {}", newest.execution_id),
@@ -290,7 +305,6 @@ async fn full(
     };
     look.skipped += turned_away.len();
     let ended: Vec<_> = turned_away.iter().map(|row| (row.execution_id, row.attempt)).collect();
-    on_each(tx, (postgres::UNBLOCK, sqlite::UNBLOCK), &ids(&turned_away)).await?;
     look.then.gates.extend(end_unstarted(tx, &ended, Unstarted::Skipped, &why).await?);
     if when_full == WhenFull::Replace {
         // As many as come in their places, those that have been at it for the longest.
@@ -311,6 +325,3 @@ fn by_whom(holders: &[Uuid]) -> String {
         (false, more) => format!(" by {} and {more} more", named.join(", ")),
     }
 }
-
-/// Jobs by their numbers, for what follows them.
-pub(super) type Jobs = HashMap<i32, LoadedJob>;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::cancel::heed_requests;
 use super::connection::Store;
 use super::handler::Holder;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
@@ -35,6 +36,7 @@ impl PhaseTx {
         if completions.is_empty() {
             return Ok(Vec::new());
         }
+        let completions = &*heed_requests(self, completions).await?;
         let recorded = if self.lock_live_session(session).await? {
             write_completions(self, session, completions).await?
         } else {

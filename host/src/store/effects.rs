@@ -3,8 +3,8 @@
 
 use uuid::Uuid;
 
-use super::phase::{EngineTx, PhaseTx};
 use super::gate::{Gate, open_gates};
+use super::phase::{EngineTx, PhaseTx};
 use super::row::{json_text, load_jobs, on_engine};
 use super::time::Time;
 use super::{StoreError, permit, postgres, sqlite};
@@ -32,7 +32,11 @@ impl Follows {
 /// Does what follows from these ends, which are on record in the same transaction.
 pub(super) async fn apply(tx: &mut PhaseTx, ended: &[&Completion]) -> Result<(), StoreError> {
     let with = |has: fn(&Completion) -> bool| {
-        ended.iter().filter(|completion| has(completion)).map(|completion| completion.execution).collect::<Vec<_>>()
+        ended
+            .iter()
+            .filter(|completion| has(completion))
+            .map(|completion| completion.execution)
+            .collect::<Vec<_>>()
     };
     // What goes back to the queue stays within its job's limits.
     permit::release_of_queues(tx, &with(|c| c.effects.permits && c.next == Next::Requeue)).await?;
@@ -57,10 +61,7 @@ fn followed_as(outcome: &Outcome) -> Option<Follows> {
 }
 
 /// Leaves word to the jobs that follow. Returns where somebody has to look.
-async fn signal(
-    tx: &mut PhaseTx,
-    signals: &[(Uuid, Follows)],
-) -> Result<Vec<Gate>, StoreError> {
+async fn signal(tx: &mut PhaseTx, signals: &[(Uuid, Follows)]) -> Result<Vec<Gate>, StoreError> {
     if signals.is_empty() {
         return Ok(Vec::new());
     }

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::admission::{BlockedRow, blocked, on_each};
+use super::admission::{BlockedRow, PASS_AFTER, UNBLOCK, blocked, unblock};
 use super::connection::Store;
 use super::effects::Follows;
 use super::gate::Gate;
 use super::permit::hex_list;
 use super::phase::{EngineTx, PhaseTx};
-use super::place::{Hold, NewRow, Placement, ReadyRow, insert_executions, insert_ready, limit_key, place_quietly};
+use super::place::{Hold, NewRow, Placement, ReadyRow, insert_executions, limit_key, place_and_mark};
 use super::row::{LoadedJob, json_text, on_engine, row, stored_json, to_count};
 use super::time::Time;
 use super::unstarted::{Unstarted, end_unstarted};
@@ -29,19 +29,14 @@ use crate::policy::{After, CatchUpMode, When};
 pub(super) struct Then {
     /// Where somebody has to look next.
     pub(super) gates: Vec<Gate>,
+    /// What may start now.
+    pub(super) ready: Vec<ReadyRow>,
     pub(super) triggered: usize,
     pub(super) skipped: usize,
 }
 
 /// Signals that one look takes on.
 const BATCH: u32 = 100;
-
-row! {
-    struct UpstreamRow {
-        upstream_id: i32,
-        name: String,
-    }
-}
 
 row! {
     struct SignalRow {
@@ -113,59 +108,46 @@ async fn let_go(
     let mut waiting = blocked(tx, id, "after", "", super::admission::BATCH).await?;
     if !keeps_all && waiting.len() > 1 {
         let newest = waiting.split_off(waiting.len() - 1);
-        skip_older(tx, &waiting, &newest[0], then).await?;
+        skip_older(tx, waiting, newest[0].execution_id, then).await?;
         waiting = newest;
     }
-    let Some(first) = waiting.first() else { return Ok(()) };
+    let Some(first) = waiting.into_iter().next() else { return Ok(()) };
     let Some(latest) = complete(tx, id, after.when).await? else { return Ok(()) };
     let last = latest.iter().map(|signal| signal.id).max().unwrap_or(0);
     forget(tx, id, Follows::Success, last).await?;
     if loaded.facts.gated {
-        on_each(tx, (postgres::PASS_AFTER, sqlite::PASS_AFTER), &[first.execution_id]).await?;
         then.gates.push(Gate::of_limit(id, first.limit_key.as_deref()));
-        return Ok(());
+        return unblock(tx, PASS_AFTER, "after", vec![first]).await.map(drop);
     }
-    on_each(tx, (postgres::UNBLOCK, sqlite::UNBLOCK), &[first.execution_id]).await?;
-    let ready = ReadyRow {
-        queue_id: first.queue_id,
-        rank: first.rank,
-        execution: first.execution_id,
-        job: id,
-        attempt: first.attempt,
-    };
-    insert_ready(tx, &[ready]).await
+    let passed = unblock(tx, UNBLOCK, "after", vec![first]).await?;
+    then.ready.extend(passed.iter().map(|row| row.ready(id)));
+    Ok(())
 }
 
 async fn skip_older(
     tx: &mut PhaseTx,
-    older: &[BlockedRow],
-    newest: &BlockedRow,
+    older: Vec<BlockedRow>,
+    newest: Uuid,
     then: &mut Then,
 ) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = older.iter().map(|row| row.execution_id).collect();
+    let older = unblock(tx, UNBLOCK, "after", older).await?;
     let ended: Vec<_> = older.iter().map(|row| (row.execution_id, row.attempt)).collect();
     let why = format!(
-        "the jobs that it comes after had not succeeded when it was due again, as execution {}",
-        newest.execution_id
+        "the jobs that it comes after had not succeeded when it was due again, as execution {newest}"
     );
-    on_each(tx, (postgres::UNBLOCK, sqlite::UNBLOCK), &ids).await?;
     then.gates.extend(end_unstarted(tx, &ended, Unstarted::Skipped, &why).await?);
     then.skipped += older.len();
     Ok(())
 }
 
 /// The newest word of each job that this one comes after, where it is enough.
-async fn complete(
-    tx: &mut PhaseTx,
-    job: i32,
-    when: When,
-) -> Result<Option<Vec<SignalRow>>, StoreError> {
+async fn complete(tx: &mut PhaseTx, job: i32, when: When) -> Result<Option<Vec<SignalRow>>, StoreError> {
     let kind = Follows::Success.as_str();
-    let (upstreams, latest): (Vec<UpstreamRow>, Vec<SignalRow>) = on_engine!(tx, sql, conn => (
-        sqlx::query_as(sql::UPSTREAMS).bind(job).bind(kind).fetch_all(&mut *conn).await?,
+    let (upstreams, latest): (Vec<i32>, Vec<SignalRow>) = on_engine!(tx, sql, conn => (
+        sqlx::query_scalar(sql::UPSTREAMS).bind(job).bind(kind).fetch_all(&mut *conn).await?,
         sqlx::query_as(sql::LATEST_SIGNALS).bind(job).bind(kind).fetch_all(conn).await?,
     ));
-    let told = |upstream: &UpstreamRow| latest.iter().any(|signal| signal.upstream_id == upstream.upstream_id);
+    let told = |upstream: &i32| latest.iter().any(|signal| signal.upstream_id == *upstream);
     let enough = match when {
         When::All => !upstreams.is_empty() && upstreams.iter().all(told),
         When::Any => upstreams.iter().any(told),
@@ -248,7 +230,7 @@ async fn trigger(
     insert_executions(tx, &[row]).await?;
     let hold = if loaded.facts.gated { Hold::Permit } else { Hold::None };
     let placement = Placement { execution: id, job: loaded.facts, due: now, attempt: 0, limit_key, hold };
-    then.gates.extend(place_quietly(tx, &[placement]).await?);
+    then.gates.extend(place_and_mark(tx, &[placement]).await?);
     then.triggered += 1;
     Ok(())
 }
@@ -290,8 +272,13 @@ fn with_ends(args: &Value, kind: Follows, ends: &[EndRow]) -> Result<Value, Stor
         return Ok(told);
     }
     // The results together are more than arguments may be: they are to be asked for.
-    let without: Vec<EndRow> = ends.iter().filter(|end| end.result.is_some()).map(EndRow::without_result).collect();
-    if without.is_empty() { Ok(Value::Object(args.clone())) } else { with_ends(&Value::Object(args.clone()), kind, &without) }
+    let without: Vec<EndRow> =
+        ends.iter().filter(|end| end.result.is_some()).map(EndRow::without_result).collect();
+    if without.is_empty() {
+        Ok(Value::Object(args.clone()))
+    } else {
+        with_ends(&Value::Object(args.clone()), kind, &without)
+    }
 }
 
 impl EndRow {

@@ -89,11 +89,7 @@ row! {
 
 /// Takes marks that are due, `limit` at most, in the order of [`Gate`]. Nobody else looks at the same
 /// until this transaction has ended; what another one has taken is left to it.
-pub(super) async fn take_gates(
-    tx: &mut PhaseTx,
-    stage: Stage,
-    limit: u32,
-) -> Result<Vec<Gate>, StoreError> {
+pub(super) async fn take_gates(tx: &mut PhaseTx, stage: Stage, limit: u32) -> Result<Vec<Gate>, StoreError> {
     let (now, limit) = (tx.now, i64::from(limit));
     let rows: Vec<GateRow> = super::row::on_engine!(tx, sql, conn => {
         sqlx::query_as(sql::TAKE_GATES).bind(now).bind(limit).bind(stage as i16).fetch_all(conn).await?

@@ -32,12 +32,7 @@ impl Scope {
 
 /// How many hold a permit. For jobs and keys, the caller has taken their gate; for queues, it has
 /// locked the queue: so nobody else grants one meanwhile.
-pub(super) async fn count(
-    tx: &mut PhaseTx,
-    scope: Scope,
-    owner: i32,
-    key: &str,
-) -> Result<u32, StoreError> {
+pub(super) async fn count(tx: &mut PhaseTx, scope: Scope, owner: i32, key: &str) -> Result<u32, StoreError> {
     let count: i64 = on_engine!(tx, sql, conn => {
         sqlx::query_scalar(sql::HOLDER_COUNT)
             .bind(scope.as_str())
@@ -106,10 +101,7 @@ row! {
 }
 
 /// Takes the permits of executions away, all of them. Returns where somebody has to look who may go on.
-pub(super) async fn release(
-    tx: &mut PhaseTx,
-    executions: &[Uuid],
-) -> Result<Vec<Gate>, StoreError> {
+pub(super) async fn release(tx: &mut PhaseTx, executions: &[Uuid]) -> Result<Vec<Gate>, StoreError> {
     if executions.is_empty() {
         return Ok(Vec::new());
     }

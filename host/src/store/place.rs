@@ -158,11 +158,20 @@ fn execution_list(rows: &[NewRow]) -> Result<String, StoreError> {
 
 /// Puts executions where they belong. They are in neither of the two places yet.
 pub(super) async fn place(tx: &mut PhaseTx, placements: &[Placement]) -> Result<(), StoreError> {
+    let gates = place_and_mark(tx, placements).await?;
+    open_gates(tx, gates, None).await
+}
+
+/// As [`place`], for a transaction that marks more than this: returns what it has to mark.
+pub(super) async fn place_and_mark(
+    tx: &mut PhaseTx,
+    placements: &[Placement],
+) -> Result<Vec<Gate>, StoreError> {
     let (ready, waiting): (Vec<_>, Vec<_>) =
         placements.iter().partition(|placement| placement.hold == Hold::None);
     insert_ready(tx, &ready.into_iter().map(Placement::ready).collect::<Vec<_>>()).await?;
     insert_waiting(tx, &waiting).await?;
-    open_gates(tx, waiting.iter().filter_map(|placement| placement.gate()).collect(), None).await
+    Ok(waiting.iter().filter_map(|placement| placement.gate()).collect())
 }
 
 impl Placement {
@@ -240,9 +249,7 @@ pub(super) async fn insert_ready(tx: &mut PhaseTx, rows: &[ReadyRow]) -> Result<
         EngineTx::Sqlite(conn) => {
             let list: Vec<_> = rows
                 .iter()
-                .map(|row| {
-                    (row.queue_id, row.rank, row.execution.simple().to_string(), row.job, row.attempt)
-                })
+                .map(|row| (row.queue_id, row.rank, row.execution.simple().to_string(), row.job, row.attempt))
                 .collect();
             sqlx::query(sqlite::INSERT_READY).bind(json_text(&list)?).execute(&mut **conn).await?;
         }

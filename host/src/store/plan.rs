@@ -5,11 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::connection::Store;
 use super::admission::Admitted;
+use super::connection::Store;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
-use super::promote::promote;
 use super::place::{Hold, JobFacts, NewRow, Placement, insert_executions, limit_key, place};
+use super::promote::promote;
 use super::row::{JobRow, json_text, on_engine, on_read, row, stored_name, to_count};
 use super::time::Time;
 use super::{StoreError, postgres, sqlite};

@@ -54,8 +54,12 @@ pub(super) async fn promote(tx: &mut PhaseTx, limit: u32, floor: Time) -> Result
             if !held.is_empty() {
                 sqlx::query(sqlite::HOLD).bind(json_text(&held)?).execute(&mut **conn).await?;
             }
-            let promoted =
-                sqlx::query(sqlite::PROMOTE).bind(now).bind(limit).execute(&mut **conn).await?.rows_affected();
+            let promoted = sqlx::query(sqlite::PROMOTE)
+                .bind(now)
+                .bind(limit)
+                .execute(&mut **conn)
+                .await?
+                .rows_affected();
             sqlx::query(sqlite::FORGET_PROMOTED).bind(now).bind(limit).execute(&mut **conn).await?;
             let found = promoted.saturating_add(held.len() as u64);
             let gated = held.into_iter().filter(|held| held.4 == 0);

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::phase::{EngineTx, PhaseTx};
 use super::gate::{Gate, open_gates};
+use super::permit::hex_list;
+use super::phase::{EngineTx, PhaseTx};
 use super::row::{json_text, micros, on_engine, row};
 use super::time::Time;
 use super::{StoreError, postgres, sqlite};
@@ -46,11 +47,7 @@ pub(super) async fn allowance(tx: &mut PhaseTx, job: i32, rate: Rate) -> Result<
 }
 
 /// Counts executions that are let through and will make these attempts.
-pub(super) async fn reserve(
-    tx: &mut PhaseTx,
-    job: i32,
-    attempts: &[(Uuid, i32)],
-) -> Result<(), StoreError> {
+pub(super) async fn reserve(tx: &mut PhaseTx, job: i32, attempts: &[(Uuid, i32)]) -> Result<(), StoreError> {
     if attempts.is_empty() {
         return Ok(());
     }
@@ -64,8 +61,10 @@ pub(super) async fn reserve(
                 .await?;
         }
         EngineTx::Sqlite(conn) => {
-            let list: Vec<_> =
-                attempts.iter().map(|(execution, attempt)| (execution.simple().to_string(), attempt)).collect();
+            let list: Vec<_> = attempts
+                .iter()
+                .map(|(execution, attempt)| (execution.simple().to_string(), attempt))
+                .collect();
             sqlx::query(sqlite::RESERVE_RATE).bind(job).bind(json_text(&list)?).execute(&mut **conn).await?;
         }
     }
@@ -111,4 +110,19 @@ pub(super) async fn note_starts(
         open_gates(tx, vec![Gate::of_limit(job, None)], Some(over)).await?;
     }
     Ok(())
+}
+
+/// Places in a rate that executions will not use: they end before their start. Returns where
+/// somebody has to look who may go on instead.
+pub(super) async fn give_back(tx: &mut PhaseTx, executions: &[Uuid]) -> Result<Vec<Gate>, StoreError> {
+    let jobs: Vec<i32> = match &mut tx.engine {
+        EngineTx::Postgres(conn) => {
+            sqlx::query_scalar(postgres::DROP_RATE_USES).bind(executions).fetch_all(&mut **conn).await?
+        }
+        EngineTx::Sqlite(conn) => {
+            let list = hex_list(executions)?;
+            sqlx::query_scalar(sqlite::DROP_RATE_USES).bind(list).fetch_all(&mut **conn).await?
+        }
+    };
+    Ok(jobs.into_iter().map(|job| Gate::of_limit(job, None)).collect())
 }

@@ -3,11 +3,13 @@
 use uuid::Uuid;
 
 use super::StoreError;
+use super::cancel::heed_requests;
 use super::completion::write_completions;
 use super::connection::Store;
 use super::phase::{PhaseName, PhaseTx};
 use super::row::{
-    LoadedJob, crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row, stored_trigger,
+    LoadedJob, crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row,
+    stored_trigger,
 };
 use super::session::{SessionId, SessionRow};
 use crate::execution::{self, Completion, Next, Outcome};
@@ -152,12 +154,13 @@ pub(super) async fn bury(
         };
         completions.push(start.completion(loaded, outcome, next)?);
     }
+    let completions = heed_requests(tx, &completions).await?;
     write_completions(tx, session, &completions).await?;
     Ok(completions
-        .into_iter()
+        .iter()
         .map(|completion| RescuedExecution {
             execution: completion.execution,
-            job: completion.job,
+            job: completion.job.clone(),
             attempt: completion.attempt,
             host: locked.host.clone(),
             next: completion.next,

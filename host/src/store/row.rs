@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::StoreError;
 use super::phase::{EngineTx, PhaseTx};
 use super::place::JobFacts;
-use crate::execution::{Effects, Failure, FailureKind, Next, Outcome, Trigger};
+use crate::execution::{Effects, Failure, FailureKind, Next, Outcome, State, Trigger};
 use crate::job::{Job, Name};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// Runs `$body` with the statements of the transaction's engine as `$sql` and its connection
 /// as `$conn`. The body is compiled once for each engine.
@@ -238,6 +239,17 @@ pub(super) fn outcome_code(outcome: &Outcome) -> &'static str {
         Outcome::Failed(_) => "failed",
         Outcome::Cancelled(_) => "cancelled",
         Outcome::Released => "released",
+    }
+}
+
+/// What became of an execution whose final completion has this outcome.
+pub(super) fn state_of_outcome(execution: Uuid, code: &str) -> Result<State, StoreError> {
+    match code {
+        "succeeded" => Ok(State::Succeeded),
+        "failed" => Ok(State::Failed),
+        "cancelled" => Ok(State::Cancelled),
+        "skipped" => Ok(State::Skipped),
+        other => Err(StoreError::Corrupt(format!("execution {execution} ended as `{other}`"))),
     }
 }
 

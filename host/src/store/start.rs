@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::connection::Store;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
-use super::row::{from_count, load_jobs, next_without_definition, row, stored_json, stored_trigger};
 use super::queue::QueueId;
+use super::row::{from_count, load_jobs, next_without_definition, row, stored_json, stored_trigger};
 use super::session::SessionId;
 use super::time::Time;
 use super::{StoreError, permit, postgres, rate};
@@ -148,12 +148,7 @@ impl StartRow {
         })
     }
 
-    fn unreadable(
-        self,
-        job: &Name,
-        error: &StoreError,
-        effects: Effects,
-    ) -> Result<Completion, StoreError> {
+    fn unreadable(self, job: &Name, error: &StoreError, effects: Effects) -> Result<Completion, StoreError> {
         let (attempt, max_attempts) = (from_count(self.attempt)?, from_count(self.max_attempts)?);
         Ok(Completion {
             lease: self.lease,

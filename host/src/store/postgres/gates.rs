@@ -16,29 +16,36 @@ statements! { GATES:
         returning g.job_id, g.key";
     /// The first in line.
     BLOCKED = "
-        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key, e.triggered_by
+        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
         from innkeeper.waiting w
         cross join lateral (select * from innkeeper.execution where id = w.execution_id offset 0) e
         where w.job_id = $1 and w.blocker = $2 and w.key = $3 and w.due_at is null
         order by w.rank, w.execution_id limit $4";
     /// The last in line, of those that have not been tried.
     BLOCKED_LAST = "
-        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key, e.triggered_by
+        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
         from innkeeper.waiting w
         cross join lateral (select * from innkeeper.execution where id = w.execution_id offset 0) e
         where w.job_id = $1 and w.blocker = $2 and w.key = $3 and w.due_at is null and w.attempt = 0
         order by w.rank desc, w.execution_id desc limit $4";
-    UNBLOCK = "delete from innkeeper.waiting where execution_id = any ($1)";
+    /// None that was cancelled, or paused, in the meantime.
+    UNBLOCK = "
+        delete from innkeeper.waiting
+        where execution_id = any ($1) and blocker = $2 and due_at is null
+        returning execution_id";
     /// From its key to its job as a whole.
     PASS_KEY = "
-        update innkeeper.waiting set blocker = 'limit', key = '' where execution_id = any ($1)";
+        update innkeeper.waiting set blocker = 'limit', key = ''
+        where execution_id = any ($1) and blocker = $2 and due_at is null
+        returning execution_id";
     /// From other jobs to its own limits.
     PASS_AFTER = "
         update innkeeper.waiting w
         set blocker = case when e.limit_key is null then 'limit' else 'key' end,
             key = coalesce(e.limit_key, '')
         from innkeeper.execution e
-        where w.execution_id = any ($1) and e.id = w.execution_id";
+        where w.execution_id = any ($1) and w.blocker = $2 and w.due_at is null and e.id = w.execution_id
+        returning w.execution_id";
 
     // Permits
 
@@ -81,7 +88,7 @@ statements! { GATES:
         from unnest($2::int[], $3::uuid[], $4::int[]) as r (job_id, execution_id, attempt)
         on conflict (job_id, execution_id, attempt) do update set at = excluded.at";
     DROP_RATE_USES = "
-        delete from innkeeper.rate_use where execution_id = any ($1) and at is null";
+        delete from innkeeper.rate_use where execution_id = any ($1) and at is null returning job_id";
 
     // What follows the end of a job
 
@@ -94,10 +101,7 @@ statements! { GATES:
         order by d.job_id
         returning job_id";
     UPSTREAMS = "
-        select d.upstream_id, j.name
-        from innkeeper.dependency d join innkeeper.job j on j.id = d.upstream_id
-        where d.job_id = $1 and d.kind = $2
-        order by d.upstream_id";
+        select upstream_id from innkeeper.dependency where job_id = $1 and kind = $2 order by upstream_id";
     /// The newest of each job that it follows.
     LATEST_SIGNALS = "
         select distinct on (s.upstream_id) s.id, s.upstream_id, s.execution_id

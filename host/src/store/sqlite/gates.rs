@@ -12,29 +12,34 @@ statements! { GATES:
         returning job_id, key";
     /// The first in line.
     BLOCKED = "
-        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key, e.triggered_by
+        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
         from waiting w
         cross join execution e on e.id = w.execution_id
         where w.job_id = $1 and w.blocker = $2 and w.key = $3 and w.due_at is null
         order by w.rank, w.execution_id limit $4";
     /// The last in line, of those that have not been tried.
     BLOCKED_LAST = "
-        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key, e.triggered_by
+        select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
         from waiting w
         cross join execution e on e.id = w.execution_id
         where w.job_id = $1 and w.blocker = $2 and w.key = $3 and w.due_at is null and w.attempt = 0
         order by w.rank desc, w.execution_id desc limit $4";
-    UNBLOCK = "delete from waiting where execution_id in (select unhex(value) from json_each($1))";
+    UNBLOCK = "
+        delete from waiting where execution_id in (select unhex(value) from json_each($1)) and blocker = $2 and due_at is null
+        returning execution_id";
     /// From its key to its job as a whole.
     PASS_KEY = "
-        update waiting set blocker = 'limit', key = '' where execution_id in (select unhex(value) from json_each($1))";
+        update waiting set blocker = 'limit', key = ''
+        where execution_id in (select unhex(value) from json_each($1)) and blocker = $2 and due_at is null
+        returning execution_id";
     /// From other jobs to its own limits.
     PASS_AFTER = "
         update waiting
         set (blocker, key) =
             (select case when e.limit_key is null then 'limit' else 'key' end, coalesce(e.limit_key, '')
              from execution e where e.id = waiting.execution_id)
-        where execution_id in (select unhex(value) from json_each($1))";
+        where execution_id in (select unhex(value) from json_each($1)) and blocker = $2 and due_at is null
+        returning execution_id";
 
     // Permits
 
@@ -71,7 +76,7 @@ statements! { GATES:
         select value ->> 0, unhex(value ->> 1), value ->> 2, $1 from json_each($2) where true
         on conflict (job_id, execution_id, attempt) do update set at = excluded.at";
     DROP_RATE_USES = "
-        delete from rate_use where execution_id in (select unhex(value) from json_each($1)) and at is null";
+        delete from rate_use where execution_id in (select unhex(value) from json_each($1)) and at is null returning job_id";
 
     // What follows the end of a job
 
@@ -84,10 +89,7 @@ statements! { GATES:
         where true
         returning job_id";
     UPSTREAMS = "
-        select d.upstream_id, j.name
-        from dependency d join job j on j.id = d.upstream_id
-        where d.job_id = $1 and d.kind = $2
-        order by d.upstream_id";
+        select upstream_id from dependency where job_id = $1 and kind = $2 order by upstream_id";
     /// The newest of each job that it follows. A column beside `max` is of the row that has it
     /// (sqlite.org/lang_select.html, "bare columns").
     LATEST_SIGNALS = "
