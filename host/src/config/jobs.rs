@@ -104,7 +104,13 @@ fn schedule(job: &Table<'_>) -> Option<Schedule> {
         return None;
     }
     let value = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.value().to_owned());
-    let spec = Spec { cron: value(&cron), every: period, at: value(&at), timezone: value(&timezone) };
+    let spec = Spec {
+        cron: value(&cron),
+        every: period,
+        at: value(&at),
+        timezone: value(&timezone),
+        ..Spec::default()
+    };
     let error = match Schedule::new(&spec) {
         Ok(schedule) => return Some(schedule),
         Err(error) => error,
