@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use super::document::Text;
 use super::login::Login;
+use super::places::{GrantKey, GrantPlaces, Places};
 use super::references::Names;
 use super::table::{Table, in_binary_units};
-use super::{
-    DatabaseConfig, GrantConfig, GrantKey, GrantPlaces, LONGEST_TIMEOUT, Places, SHORTEST_TIMEOUT,
-    StoreConfig,
-};
+use super::{DatabaseConfig, GrantConfig, LONGEST_TIMEOUT, SHORTEST_TIMEOUT, StoreConfig};
 use crate::database_url::{self, DatabaseUrl};
 use crate::job::Name;
 
