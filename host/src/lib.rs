@@ -1,7 +1,7 @@
 //! Innkeeper: a scheduler that runs WebAssembly job handlers, and never shares a database
 //! session with them.
 //!
-//! Read in this order: [`job`], [`schedule`], [`retry`] and [`execution`] are the rules, pure
+//! Read in this order: [`job`], [`schedule`] (with [`calendar`]), [`retry`] and [`execution`] are the rules, pure
 //! and without I/O; [`store`] keeps the host's own records; [`plugin`] finds components and
 //! [`runtime`] calls them; [`interfaces`] is what a component may ask of the host; [`engine`]
 //! moves executions through their phases; [`http`] answers
@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod bounds;
+pub mod calendar;
 pub mod check;
 pub mod cli;
 pub mod clock;
