@@ -117,8 +117,8 @@ impl Config {
     fn read(root: Table<'_>, path: &Path) -> Self {
         let doc = root.doc;
         let base = path.parent().unwrap_or(Path::new(""));
-        let host_table = root.table("host");
-        let (mut places, host) = (Places::new(doc, host_table.as_ref()), HostConfig::read(host_table, base));
+        let mut places = Places::new(doc);
+        let host = HostConfig::read(root.table("host"), base, &mut places);
         let store_table = root.table("store");
         let databases = root.named("databases");
         let plugins = root.named("plugins");
@@ -196,7 +196,7 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
-    fn read(table: Option<Table<'_>>, base: &Path) -> Self {
+    fn read(table: Option<Table<'_>>, base: &Path, places: &mut Places) -> Self {
         let machine = || gethostname::gethostname().to_string_lossy().into_owned();
         let mut host = Self {
             name: String::new(),
@@ -214,8 +214,10 @@ impl HostConfig {
                 host.data_dir = base.join(folder.value());
             }
             if let Some(entry) = table.entry("listen") {
+                places.listen = table.doc.location(entry.at());
                 host.listen = address(&entry);
             }
+            places.concurrency = table.entry("concurrency").map(|entry| table.doc.location(entry.at()));
             host.concurrency = table.integer("concurrency", 32, 1..=1000) as usize;
             host.drain_timeout = table.duration(
                 "drain_timeout",

@@ -54,7 +54,8 @@ pub enum GrantKey {
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) listen: Location,
-    pub(super) concurrency: Location,
+    /// None where it is left out.
+    pub(super) concurrency: Option<Location>,
     pub(super) store: Location,
     pub(super) databases: BTreeMap<Name, Location>,
     pub(super) plugins: BTreeMap<Name, Location>,
@@ -65,16 +66,11 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Those of `[host]`, and of nothing else.
-    pub(super) fn new(doc: &Document<'_>, host: Option<&Table<'_>>) -> Self {
-        let header = host.map_or(0, |host| host.at);
-        let of = |key, default| {
-            doc.location(host.and_then(|host| host.entry(key)).map_or(default, |key| key.at()))
-        };
+    pub(super) fn new(doc: &Document<'_>) -> Self {
         Self {
-            listen: of("listen", 0),
-            concurrency: of("concurrency", header),
-            store: Location::whole(doc.file()),
+            listen: doc.location(0),
+            concurrency: None,
+            store: doc.location(0),
             databases: BTreeMap::new(),
             plugins: BTreeMap::new(),
             grants: BTreeMap::new(),
@@ -153,10 +149,9 @@ impl Config {
         self.places.queues.get(queue).cloned().unwrap_or_else(|| Location::whole(&self.path))
     }
 
-    /// Where `concurrency` of `[host]` stands: `[host]`, or the start of the file, if it is left
-    /// out.
+    /// Where `concurrency` of `[host]` stands; none where it is left out.
     #[must_use]
-    pub fn location_of_concurrency(&self) -> Location {
+    pub fn location_of_concurrency(&self) -> Option<Location> {
         self.places.concurrency.clone()
     }
 

@@ -21,8 +21,8 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 const LONGEST_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 /// Every start within a period is a row in the store.
 const HIGHEST_COUNT: u32 = 1_000_000;
-/// A fire that is older than this is history.
-const LONGEST_WINDOW: Duration = Duration::from_secs(36_525 * 86_400);
+/// A year, as times are written. A fire that is older is history.
+const LONGEST_WINDOW: Duration = Duration::from_secs(31_557_600);
 /// Each is an execution, made in one transaction.
 const MOST_CAUGHT_UP: u32 = 10_000;
 

@@ -12,16 +12,14 @@ use crate::schedule::{Gap, Overlap, Schedule, Spec, WhenExcluded};
 /// What a schedule has exactly one of.
 const KINDS: [&str; 4] = ["cron", "every", "every_after", "at"];
 
-/// What applies to some kinds of schedules only, and why.
+/// What applies to some kinds of schedules only, and what it is.
 const APPLIES_TO: &[(&str, &[&str], &str)] = &[
     ("anchor", &["every"], "is the time that `every` counts from"),
     ("jitter", &["cron", "every"], "moves the fires of `cron` and `every`"),
-    ("gap", &["cron"], "is about times of day that a clock change leaves out"),
-    ("overlap", &["cron"], "is about times of day that a clock change repeats"),
+    ("gap", &["cron", "at"], "is about times of day that a clock change leaves out"),
+    ("overlap", &["cron", "at"], "is about times of day that a clock change repeats"),
     ("not_before", &["cron", "every", "every_after"], "bounds a schedule that repeats"),
     ("not_after", &["cron", "every", "every_after"], "bounds a schedule that repeats"),
-    ("calendars", &["cron", "every", "every_after"], "chooses among the days of a schedule that repeats"),
-    ("when_excluded", &["cron", "every", "every_after"], "says what becomes of days that a calendar excludes"),
 ];
 
 /// True of a schedule that fires once in all, or once after each finish.
@@ -45,7 +43,9 @@ pub(super) fn schedule(
         Schedule::new(&spec).map_err(|error| {
             let place = place(error.key);
             let at = place.as_ref().map_or(header, Entry::at);
-            let text = place.filter(|place| !place.value.get_ref().is_array()).and_then(|place| place.text_or_time());
+            let text = place
+                .filter(|place| !place.value.get_ref().is_array())
+                .and_then(|place| place.text_or_time());
             match (text, error.key) {
                 // The schedule's own message would show the variable's value.
                 (Some(text), Some(key)) if text.expanded => {
@@ -112,13 +112,17 @@ fn days(table: &Table<'_>, names: &Names, calendars: &Calendars) -> Vec<Calendar
     found
 }
 
-/// Which one is meant where several kinds are given, only the operator knows.
+/// Also refuses what says no more than the default. Which kind is meant where several are given,
+/// only the operator knows.
 fn refuse_what_does_not_apply(table: &Table<'_>) {
     let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| table.entry(kind).is_some()).collect();
     let [kind] = kinds[..] else { return };
-    for (key, applies, why) in APPLIES_TO {
-        if let Some(entry) = table.entry(key).filter(|_| !applies.contains(&kind)) {
-            entry.problem_at(entry.key_at, format!("{why}, and does not apply to `{kind}`; take it out"));
+    // On a day that is moved to, a fire of `every` has a time of day.
+    let keeps_time_of_day = kind == "every" && table.entry("when_excluded").is_some();
+    for (key, applies, what) in APPLIES_TO {
+        let applies = applies.contains(&kind) || (keeps_time_of_day && ["gap", "overlap"].contains(key));
+        if let Some(entry) = table.entry(key).filter(|_| !applies) {
+            entry.problem_at(entry.key_at, format!("{what}, and does not apply to `{kind}`; take it out"));
         }
     }
     if let (Some(entry), None) = (table.entry("when_excluded"), table.entry("calendars")) {

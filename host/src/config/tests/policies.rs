@@ -45,8 +45,7 @@ fn every_key_of_a_policy_reaches_its_place() {
     };
     assert_eq!(config.jobs[&name("j")].policies, expected);
     assert_eq!(config.jobs[&name("inherits")].policies, Policies::default(), "nothing is said of it");
-    let reports =
-        Queue { name: name("reports"), weight: 1_000, limit: Some(100), limit_per_host: Some(10) };
+    let reports = Queue { name: name("reports"), weight: 1_000, limit: Some(100), limit_per_host: Some(10) };
     let default = Queue { name: name("default"), weight: 2, limit: None, limit_per_host: None };
     let expected = [(name("default"), default), (name("reports"), reports)];
     assert_eq!(config.queues, BTreeMap::from(expected));
@@ -66,7 +65,10 @@ fn executions_are_limited_by_a_key_beside_a_limit_or_instead_of_it() {
     let skip = policies("concurrency = { limit = 7, when_full = \"skip\" }").concurrency.unwrap();
     assert_eq!((skip.limit, skip.per_key, skip.when_full), (Some(7), None, WhenFull::Skip));
     refused(&[
-        ("concurrency = 3", "6:15: `concurrency` must be a table, such as { limit = 1, when_full = \"skip\" }, not 3"),
+        (
+            "concurrency = 3",
+            "6:15: `concurrency` must be a table, such as { limit = 1, when_full = \"skip\" }, not 3",
+        ),
         ("concurrency = {}", "6:1: [jobs.a.concurrency] needs `limit`, such as `limit = 1`"),
         ("concurrency = { limit = 0 }", "6:25: `limit` must be a whole number from 1 to 1000000, not 0"),
         (
@@ -100,7 +102,17 @@ fn a_rate_is_a_number_and_a_time() {
     ] {
         assert_eq!(policies(&format!("rate = {text:?}")).rate, Some(Rate { count, period }), "{text}");
     }
-    for text in ["100", "100/1m", "0 per 1m", "1000001 per 1m", "1 per 999us", "1 per 1500ns", "1 per 367days", "-1 per 1s", "1 per minute"] {
+    for text in [
+        "100",
+        "100/1m",
+        "0 per 1m",
+        "1000001 per 1m",
+        "1 per 999us",
+        "1 per 1500ns",
+        "1 per 367days",
+        "-1 per 1s",
+        "1 per minute",
+    ] {
         let expected = format!(
             "6:8: `rate` must be a number of starts from 1 to 1000000 and a time from 1ms to 366days, such as \
              \"100 per 1m\", not {text:?}"
@@ -113,14 +125,25 @@ fn a_rate_is_a_number_and_a_time() {
 #[test]
 fn a_priority_and_a_queue_are_bounded_and_known() {
     assert_eq!(policies("priority = -1000").priority, -1_000);
-    refused(&[
-        ("priority = 1001", "6:12: `priority` must be a whole number from -1000 to 1000, not 1001"),
-        ("priority = \"high\"", "6:12: `priority` must be a whole number from -1000 to 1000, not \"high\""),
-        ("queue = \"report\"", "6:9: there is no queue `report`; did you mean `reports`?"),
-        ("queue = \"mail\"", "6:9: there is no queue `mail`; add [queues.mail], or correct the name"),
-        ("cancel_grace = \"2days\"", "6:16: `cancel_grace` must be a time from 0s to 1day, such as \"10s\", not \"2days\""),
-        ("[queues.default]\nweight = 1001\nlimit = 0\nconcurrency = 3", "7:10: `weight` must be a whole number from 1 to 1000, not 1001"),
-    ][..5]);
+    refused(
+        &[
+            ("priority = 1001", "6:12: `priority` must be a whole number from -1000 to 1000, not 1001"),
+            (
+                "priority = \"high\"",
+                "6:12: `priority` must be a whole number from -1000 to 1000, not \"high\"",
+            ),
+            ("queue = \"report\"", "6:9: there is no queue `report`; did you mean `reports`?"),
+            ("queue = \"mail\"", "6:9: there is no queue `mail`; add [queues.mail], or correct the name"),
+            (
+                "cancel_grace = \"2days\"",
+                "6:16: `cancel_grace` must be a time from 0s to 1day, such as \"10s\", not \"2days\"",
+            ),
+            (
+                "[queues.default]\nweight = 1001\nlimit = 0\nconcurrency = 3",
+                "7:10: `weight` must be a whole number from 1 to 1000, not 1001",
+            ),
+        ][..5],
+    );
     assert_eq!(
         errors("[queues.default]\nweight = 0\nlimit = 0\nrate = 3"),
         [
@@ -159,7 +182,8 @@ fn a_job_comes_after_other_jobs_of_the_file() {
 
 /// Jobs of a plugin `p` with these keys each, of which `${SECRET}` stands in none.
 fn jobs(keys: &[(&str, &str)]) -> String {
-    let job = |(name, keys): &(&str, &str)| format!("[jobs.{name}]\nplugin = \"p\"\nhandler = \"h\"\n{keys}\n");
+    let job =
+        |(name, keys): &(&str, &str)| format!("[jobs.{name}]\nplugin = \"p\"\nhandler = \"h\"\n{keys}\n");
     format!("[plugins.p]\ncomponent = \"p.wasm\"\n{}", keys.iter().map(job).collect::<String>())
 }
 
@@ -172,10 +196,16 @@ fn jobs_that_trigger_each_other_without_end_are_refused() {
     );
     assert_eq!(
         errors(&jobs(&[("a", "on_failure = \"b\""), ("b", "on_failure = \"a\"")])),
-        ["6:14: these jobs make each other run without end: `b` runs when `a` fails, `a` runs when `b` fails; \
-          take one of these `after` or `on_failure` out"]
+        [
+            "6:14: these jobs make each other run without end: `b` runs when `a` fails, `a` runs when `b` fails; \
+          take one of these `after` or `on_failure` out"
+        ]
     );
-    let mixed = errors(&jobs(&[("a", "on_failure = \"b\""), ("b", ""), ("c", "after = [\"b\"]\non_failure = \"a\"")]));
+    let mixed = errors(&jobs(&[
+        ("a", "on_failure = \"b\""),
+        ("b", ""),
+        ("c", "after = [\"b\"]\non_failure = \"a\""),
+    ]));
     assert!(mixed.len() == 1 && mixed[0].contains("`a` runs when `c` fails"), "{mixed:?}");
     let both = [("a", "on_failure = \"b\""), ("b", "after = [\"a\"]"), ("c", "after = [\"a\", \"b\"]")];
     valid(&jobs(&both));
@@ -190,8 +220,10 @@ fn jobs_that_wait_for_each_other_are_refused() {
     };
     assert_eq!(
         errors(&circle("all")),
-        ["7:1: these jobs wait for each other, so that none ever runs: `a` waits for `b`, `b` waits for `a`; \
-          take one of these `after` out"]
+        [
+            "7:1: these jobs wait for each other, so that none ever runs: `a` waits for `b`, `b` waits for `a`; \
+          take one of these `after` out"
+        ]
     );
     valid(&circle("any"));
     // Nothing but a person can begin it, and then it goes on by the clock.
@@ -222,10 +254,10 @@ fn what_is_caught_up_needs_a_schedule_that_can_miss_it() {
             &hourly("{ max = 3 }"),
             "7:20: `max` is for mode = \"all\"; the other modes run one missed fire at most",
         ),
-        (&hourly("{ mode = \"all\", max = 0 }"), "7:35: `max` must be a whole number from 1 to 10000, not 0"),
+        (&hourly("{ mode = \"all\", max = 0 }"), "7:34: `max` must be a whole number from 1 to 10000, not 0"),
         (
             &hourly("{ window = \"0s\" }"),
-            "7:23: `window` must be a time from 1s to 99years 11months 29days 6h 19m 12s, such as \"1h\", not \"0s\"",
+            "7:23: `window` must be a time from 1s to 1year, such as \"1h\", not \"0s\"",
         ),
     ]);
 }
