@@ -92,11 +92,12 @@ fn grant(
         }),
         max_rows: table.integer("max_rows", max_rows, many.clone()).into(),
         max_bytes: max_bytes(table, memory),
-        max_open_transactions: table.integer(
-            "max_open_transactions",
-            defaults.max_open_transactions,
-            many.clone(),
-        ),
+        max_open_transactions: {
+            let key = "max_open_transactions";
+            let written = table.entry(key).map(|entry| table.doc.location(entry.at()));
+            place.keys.extend(written.map(|at| (GrantKey::MaxOpenTransactions, at)));
+            table.integer(key, defaults.max_open_transactions, many.clone())
+        },
         max_open_cursors: table.integer("max_open_cursors", defaults.max_open_cursors, many.clone()),
         max_running_statements: table
             .entry("max_running_statements")

@@ -48,6 +48,8 @@ pub enum GrantKey {
     Schema,
     /// Whether commits pass a fence.
     Fence,
+    /// How many transactions one execution may have open.
+    MaxOpenTransactions,
 }
 
 /// Where things stand in the file, for what is checked later.
@@ -135,6 +137,12 @@ impl Config {
         let grant = self.places.grants.get(&(plugin.clone(), database.clone()));
         let place = grant.map(|grant| grant.keys.get(&key).unwrap_or(&grant.header));
         place.cloned().unwrap_or_else(|| Location::whole(&self.path))
+    }
+
+    /// Where a key of a plugin's grant stands; none if it is left out.
+    #[must_use]
+    pub fn location_in_grant(&self, plugin: &Name, database: &Name, key: GrantKey) -> Option<Location> {
+        self.places.grants.get(&(plugin.clone(), database.clone()))?.keys.get(&key).cloned()
     }
 
     /// Where a database stands.
