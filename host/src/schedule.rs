@@ -153,18 +153,6 @@ impl Schedule {
         self.last_until(now).map_or(first, |last| last.max(first))
     }
 
-    /// For `every_after`.
-    #[must_use]
-    pub fn every_after(&self) -> Option<Duration> {
-        None
-    }
-
-    /// For `every_after`.
-    #[must_use]
-    pub fn after_finish(&self, _finish: Timestamp) -> Option<Timestamp> {
-        None
-    }
-
     /// The zone in which fire times are shown.
     #[must_use]
     pub fn zone(&self) -> &TimeZone {
