@@ -97,7 +97,9 @@ statements! { GATES:
         from unnest($2::int[], $3::uuid[], $4::int[]) as r (job_id, execution_id, attempt)
         on conflict (job_id, execution_id, attempt) do update set at = excluded.at";
     DROP_RATE_USES = "
-        delete from innkeeper.rate_use where execution_id = any ($1) and at is null returning job_id";
+        delete from innkeeper.rate_use r using innkeeper.execution e
+        where e.id = any ($1) and r.job_id = e.job_id and r.execution_id = e.id and r.at is null
+        returning r.job_id";
 
     // What follows the end of a job
 

@@ -85,7 +85,10 @@ statements! { GATES:
         select value ->> 0, unhex(value ->> 1), value ->> 2, $1 from json_each($2) where true
         on conflict (job_id, execution_id, attempt) do update set at = excluded.at";
     DROP_RATE_USES = "
-        delete from rate_use where execution_id in (select unhex(value) from json_each($1)) and at is null returning job_id";
+        delete from rate_use
+        where at is null and (job_id, execution_id) in
+            (select e.job_id, e.id from json_each($1) u cross join execution e on e.id = unhex(u.value))
+        returning job_id";
 
     // What follows the end of a job
 
