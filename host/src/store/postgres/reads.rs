@@ -55,10 +55,10 @@ statements! { READS:
         where h.dead_at is null and h.expires_at > coalesce($1, now())
         order by p.plugin, h.host";
     JOBS = "
-        select name, owner, spec::text as spec, next_fire_at, paused_at, retired_at
+        select name, owner, spec::text as spec, next_fire_at, paused_at, paused_reason, retired_at
         from innkeeper.job order by name";
     JOB = "
-        select name, owner, spec::text as spec, next_fire_at, paused_at, retired_at
+        select name, owner, spec::text as spec, next_fire_at, paused_at, paused_reason, retired_at
         from innkeeper.job where name = $1";
     JOB_ID = "select id from innkeeper.job where name = $1";
 

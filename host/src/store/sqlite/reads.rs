@@ -55,10 +55,10 @@ statements! { READS:
         where h.dead_at is null and h.expires_at > $1
         order by p.plugin, h.host";
     JOBS = "
-        select name, owner, spec, next_fire_at, paused_at, retired_at
+        select name, owner, spec, next_fire_at, paused_at, paused_reason, retired_at
         from job order by name";
     JOB = "
-        select name, owner, spec, next_fire_at, paused_at, retired_at
+        select name, owner, spec, next_fire_at, paused_at, paused_reason, retired_at
         from job where name = $1";
     JOB_ID = "select id from job where name = $1";
 
