@@ -1,8 +1,18 @@
 //! What is wrong with a configuration once its components are known: handlers that are not
-//! there, arguments that do not fit.
+//! there, arguments that do not fit. And what is right in itself, but hardly meant.
+
+mod capacity;
+pub mod difference;
+pub mod durations;
+mod forecast;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
 
 use crate::config::{Config, ConfigError, ConfigErrors, JobKey};
 use crate::engine::registry::{PluginProblem, Registry};
+use crate::job::Name;
 
 /// Everything that keeps the configuration from being served, in the order of the file.
 #[must_use]
@@ -32,4 +42,26 @@ pub fn complaints(config: &Config, plugins: &Registry, problems: &[PluginProblem
     let mut complaints = ConfigErrors::new(complaints);
     complaints.append(args_complaints);
     complaints
+}
+
+/// What an operator should know of a configuration that is in order: jobs that fire all at once,
+/// clock changes that touch a job, concurrency that nothing can serve. In the order of the file.
+#[must_use]
+pub fn warnings(config: &Config, now: Timestamp) -> ConfigErrors {
+    let mut warnings = capacity::warnings(config);
+    warnings.extend(forecast::bunches(config, now));
+    warnings.extend(forecast::clock_changes(config, now));
+    ConfigErrors::new(warnings)
+}
+
+/// `a`, `b` and 3 others.
+fn named(names: &[&Name]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match (names.len().saturating_sub(SHOWN), shown.as_slice()) {
+        (0, [most @ .., last]) if !most.is_empty() => format!("{} and {last}", most.join(", ")),
+        (0, _) => shown.join(", "),
+        (1, _) => format!("{} and 1 other", shown.join(", ")),
+        (rest, _) => format!("{} and {rest} others", shown.join(", ")),
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! A command returns a `Report` or a `CliError`. Here, and only here, it is printed: with
 //! `--json` one document on standard output and nothing else there; complaints, and what is
-//! being waited for, go to standard error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, 2 usage or
-//! configuration, 3 the store, or a host that is needed, could not be reached.
+//! being waited for, go to standard error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, or what
+//! `check --against-store` compares differs, 2 usage or configuration, 3 the store, or a host that is needed, could
+//! not be reached.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ enum Command {
     /// Look at jobs and run them.
     #[command(subcommand)]
     Job(job::JobCommand),
-    /// Look at executions.
+    /// Look at executions, cancel and repeat them.
     #[command(subcommand)]
     Execution(execution::ExecutionCommand),
     /// Look at plugins.
@@ -106,6 +107,11 @@ enum Exit {
     JobFailed = 1,
     Usage = 2,
     Unreachable = 3,
+}
+
+impl Exit {
+    /// What was compared is not the same.
+    const DIFFERENT: Self = Self::JobFailed;
 }
 
 /// A command that could not do its work.

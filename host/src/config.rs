@@ -1,6 +1,7 @@
 //! The operator's file: from TOML to checked values, with the place of everything that is
 //! wrong.
 
+mod calendars;
 mod databases;
 mod document;
 mod error;
@@ -8,12 +9,17 @@ mod grants;
 mod history;
 mod jobs;
 mod login;
+mod places;
 mod plugins;
+mod policies;
+mod queues;
 mod references;
 mod same_file;
+mod schedule;
 mod table;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,14 +29,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::error::{ConfigError, ConfigErrors, Location};
+pub use self::places::{GrantKey, JobKey};
 
 use self::document::Document;
+use self::places::Places;
 use self::references::Names;
 use self::table::{Entry, Table};
 use self::values::ArgPlaces;
 use crate::args::ArgsError;
 use crate::database_url::DatabaseUrl;
 use crate::job::{History, Job, Name};
+use crate::policy::Queue;
 
 /// What `innkeeper init` writes: every key, with its default.
 pub const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -52,71 +61,11 @@ pub struct Config {
     pub databases: BTreeMap<Name, DatabaseConfig>,
     /// The plugins.
     pub plugins: BTreeMap<Name, PluginConfig>,
+    /// The queues that the file names. [`Queue::DEFAULT`] is there even where it is not among them.
+    pub queues: BTreeMap<Name, Queue>,
     /// The jobs.
     pub jobs: BTreeMap<Name, Job>,
     places: Places,
-}
-
-/// A key of a job that can turn out wrong after the file has been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum JobKey {
-    /// The plugin's name.
-    Plugin,
-    /// The handler's name.
-    Handler,
-    /// The arguments.
-    Args,
-}
-
-/// A key of a grant (`[[plugins.NAME.databases]]`) that can turn out wrong once a database has
-/// been asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GrantKey {
-    /// The login.
-    Url,
-    /// The role of the transactions.
-    Role,
-    /// Where names without a schema are looked up.
-    Schema,
-    /// Whether commits pass a fence.
-    Fence,
-}
-
-/// Where things stand in the file, for what is checked later.
-#[derive(Debug)]
-struct Places {
-    listen: Location,
-    store: Location,
-    databases: BTreeMap<Name, Location>,
-    plugins: BTreeMap<Name, Location>,
-    /// By plugin and database.
-    grants: BTreeMap<(Name, Name), GrantPlaces>,
-    jobs: BTreeMap<Name, JobPlaces>,
-}
-
-#[derive(Debug)]
-struct JobPlaces {
-    header: Location,
-    keys: BTreeMap<JobKey, Location>,
-    args: ArgPlaces,
-}
-
-#[derive(Debug)]
-struct GrantPlaces {
-    header: Location,
-    keys: BTreeMap<GrantKey, Location>,
-}
-
-impl JobPlaces {
-    fn new(header: Location) -> Self {
-        Self { header, keys: BTreeMap::new(), args: ArgPlaces::new() }
-    }
-
-    fn note(&mut self, key: JobKey, doc: &Document<'_>, at: Option<usize>) {
-        if let Some(at) = at {
-            self.keys.insert(key, doc.location(at));
-        }
-    }
 }
 
 impl Config {
@@ -168,27 +117,32 @@ impl Config {
     fn read(root: Table<'_>, path: &Path) -> Self {
         let doc = root.doc;
         let base = path.parent().unwrap_or(Path::new(""));
-        let (host, listen_at) = HostConfig::read(root.table("host"), base);
+        let mut places = Places::new(doc);
+        let host = HostConfig::read(root.table("host"), base, &mut places);
         let store_table = root.table("store");
         let databases = root.named("databases");
         let plugins = root.named("plugins");
+        let calendars = root.named("calendars");
+        let queues = root.named("queues");
         let jobs = root.named("jobs");
         root.finish();
-        let names = Names::new(&databases, &plugins, &jobs);
-        let mut places = Places {
-            listen: doc.location(listen_at),
-            store: doc.location(store_table.as_ref().map_or(0, |table| table.at)),
-            databases: databases.iter().map(|(name, table)| (name.clone(), doc.location(table.at))).collect(),
-            plugins: BTreeMap::new(),
-            grants: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-        };
+        let names = Names::new(&databases, &plugins, &calendars, &queues, &jobs);
+        places.store = doc.location(store_table.as_ref().map_or(0, |table| table.at));
+        places.databases = places::of_tables(&databases);
+        places.queues = places::of_tables(&queues);
         let store = databases::store(store_table, &host.data_dir);
         let databases = databases::databases(databases, &host.data_dir, &store);
         let granted = grants::Surroundings { names: &names, databases: &databases, store: &store };
         let plugins = plugins::plugins(plugins, base, &granted, &mut places);
-        let jobs = jobs::jobs(jobs, &plugins, &names, store.history, &mut places);
-        Self { path: path.to_owned(), host, store, databases, plugins, jobs, places }
+        let queues = queues::queues(queues);
+        let defined = jobs::Surroundings {
+            plugins: &plugins,
+            names: &names,
+            calendars: &calendars::calendars(calendars),
+            history: store.history,
+        };
+        let jobs = jobs::jobs(jobs, &defined, &mut places);
+        Self { path: path.to_owned(), host, store, databases, plugins, queues, jobs, places }
     }
 
     /// Bytes: no execution has more than the plugin with the highest limit.
@@ -196,46 +150,6 @@ impl Config {
     pub fn largest_memory(&self) -> u64 {
         let limits = self.plugins.values().map(|plugin| plugin.limits.memory);
         limits.max().unwrap_or(Limits::default().memory)
-    }
-
-    /// Where a key of a job stands; the job's header if the key is left out.
-    #[must_use]
-    pub fn location_of_job(&self, job: &Name, key: JobKey) -> Location {
-        let job = self.places.jobs.get(job);
-        let place = job.map(|job| job.keys.get(&key).unwrap_or(&job.header));
-        place.cloned().unwrap_or_else(|| Location::whole(&self.path))
-    }
-
-    /// Where a plugin names its component.
-    #[must_use]
-    pub fn location_of_plugin(&self, plugin: &Name) -> Location {
-        self.places.plugins.get(plugin).cloned().unwrap_or_else(|| Location::whole(&self.path))
-    }
-
-    /// Where a key of a plugin's grant stands; the grant's header if the key is left out.
-    #[must_use]
-    pub fn location_of_grant(&self, plugin: &Name, database: &Name, key: GrantKey) -> Location {
-        let grant = self.places.grants.get(&(plugin.clone(), database.clone()));
-        let place = grant.map(|grant| grant.keys.get(&key).unwrap_or(&grant.header));
-        place.cloned().unwrap_or_else(|| Location::whole(&self.path))
-    }
-
-    /// Where a database stands.
-    #[must_use]
-    pub fn location_of_database(&self, database: &Name) -> Location {
-        self.places.databases.get(database).cloned().unwrap_or_else(|| Location::whole(&self.path))
-    }
-
-    /// Where `listen` of `[host]` stands.
-    #[must_use]
-    pub fn location_of_listen(&self) -> Location {
-        self.places.listen.clone()
-    }
-
-    /// Where the store stands: the start of the file if it is left out.
-    #[must_use]
-    pub fn location_of_store(&self) -> Location {
-        self.places.store.clone()
     }
 
     /// What is wrong with a job's arguments, each problem at its place in the file. Where the
@@ -285,9 +199,7 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
-    /// With the place of `listen`.
-    fn read(table: Option<Table<'_>>, base: &Path) -> (Self, usize) {
-        let mut listen_at = 0;
+    fn read(table: Option<Table<'_>>, base: &Path, places: &mut Places) -> Self {
         let machine = || gethostname::gethostname().to_string_lossy().into_owned();
         let mut host = Self {
             name: String::new(),
@@ -309,9 +221,10 @@ impl HostConfig {
                 host.data_dir = base.join(folder.value());
             }
             if let Some(entry) = table.entry("listen") {
-                listen_at = entry.at();
+                places.listen = table.doc.location(entry.at());
                 host.listen = address(&entry);
             }
+            places.concurrency = table.entry("concurrency").map(|entry| table.doc.location(entry.at()));
             host.concurrency = table.integer("concurrency", 32, 1..=1000) as usize;
             host.drain_timeout = table.duration(
                 "drain_timeout",
@@ -331,7 +244,7 @@ impl HostConfig {
         if host.owner.is_empty() {
             host.owner.clone_from(&host.name);
         }
-        (host, listen_at)
+        host
     }
 }
 

@@ -162,6 +162,10 @@ async fn record_definitions(config: &Config, plugins: &Registry, store: &Store) 
         store.save_plugin(&plugin.name, plugin.digest.as_str()).await?;
     }
     let jobs = config.jobs.values().cloned().collect::<Vec<_>>();
+    let queues = config.queues.values().cloned().collect::<Vec<_>>();
+    for queue in store.sync_queues(&config.host.owner, &queues).await? {
+        tracing::info!(%queue, "the queue's weight and limits are those of the configuration now");
+    }
     let sync = store.sync_jobs(&config.host.owner, &jobs).await?;
     for job in &sync.retired {
         tracing::info!(%job, "retired: the configuration no longer names it");

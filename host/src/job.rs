@@ -115,6 +115,13 @@ impl fmt::Display for Name {
     }
 }
 
+/// Names stand in the order of their texts.
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl std::str::FromStr for Name {
     type Err = InvalidName;
     fn from_str(name: &str) -> Result<Self, InvalidName> {

@@ -41,27 +41,37 @@
 //! - Due times and expiry are by the database's clock (on SQLite, which has no host of its own,
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
+mod admission;
 mod backfill;
 mod backup;
+mod cancel;
 mod completion;
 mod connection;
 mod definition;
 mod dependency;
+mod effects;
 mod enqueue;
 mod error;
+mod follow;
+mod gate;
 mod handler;
 mod host;
 mod migrate;
 mod pause;
+mod permit;
 mod phase;
 mod place;
 mod plan;
 mod pool;
 mod pooler;
 mod postgres;
+mod promote;
 mod prune;
+mod queue;
+mod rate;
 mod read;
 mod reopen;
+mod repeat;
 mod rescue;
 mod row;
 mod session;
@@ -71,12 +81,15 @@ mod start;
 mod sync;
 mod time;
 mod turn_back;
+mod unstarted;
 mod wake;
 
 use crate::database_url::DatabaseUrl;
 
+pub use admission::Admitted;
 pub use backfill::{BackfillFate, MOST_BACKFILLED};
 pub use backup::{Backup, BackupError, backup};
+pub use cancel::{CancelRequest, CancelResult};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, LastExecution, PluginRecord};
@@ -90,10 +103,12 @@ pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
+pub use queue::{QueueId, QueueRecord};
 pub use read::{ExecutionFilter, ExecutionRecord};
+pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
-pub use start::Started;
+pub use start::{Claim, Started};
 pub use sync::JobSync;
 pub use time::StoreClock;
 pub use tracing::Level;

@@ -7,6 +7,8 @@
 mod backfilling;
 #[path = "store/backup.rs"]
 mod backup;
+#[path = "store/cancelling.rs"]
+mod cancelling;
 #[path = "store/catching_up.rs"]
 mod catching_up;
 #[path = "store/claims.rs"]
@@ -25,6 +27,8 @@ mod fencing;
 mod handlers;
 #[path = "store/hosts.rs"]
 mod hosts;
+#[path = "store/limits.rs"]
+mod limits;
 #[path = "store/pausing.rs"]
 mod pausing;
 #[path = "store/planning.rs"]
@@ -33,6 +37,8 @@ mod planning;
 mod pruning;
 #[path = "store/reading.rs"]
 mod reading;
+#[path = "store/repeating.rs"]
+mod repeating;
 #[path = "store/rescue.rs"]
 mod rescue;
 #[path = "store/schema.rs"]

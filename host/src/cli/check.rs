@@ -1,23 +1,38 @@
 //! `innkeeper check`
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{CliError, Exit, Global, Report, one_by_one, visible};
-use crate::check::complaints;
+use crate::check::difference::{Difference, Stored};
+use crate::check::durations::{self, Taken};
+use crate::check::{complaints, warnings};
+use crate::clock;
 use crate::config::{Config, ConfigError, ConfigErrors};
 use crate::engine::registry::Registry;
 use crate::engine::store_options;
+use crate::execution::State;
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
+use crate::job::Name;
 use crate::runtime::Runtime;
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{ExecutionFilter, Store, StoreError, StoreOptions};
 
 /// Validate the file, its plugins, handlers, arguments, schedules and the plugins' logins.
+///
+/// Warns of what is right, but hardly meant: jobs that fire all at once or more often than they take, clock changes
+/// that touch a job, concurrency that no pool can serve. Warnings do not change the exit code.
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// Look at the file and the components only, and connect to no database.
     #[arg(long)]
     offline: bool,
+    /// Show what `serve` would change in the store's jobs; exit with 1 if anything.
+    #[arg(long, conflicts_with = "offline")]
+    against_store: bool,
 }
 
 /// What `--json` prints.
@@ -28,6 +43,9 @@ struct Checked {
     jobs: usize,
     errors: Vec<Complaint>,
     warnings: Vec<Complaint>,
+    /// With `--against-store`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    difference: Option<Difference>,
 }
 
 #[derive(Serialize)]
@@ -55,9 +73,18 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         logins = privileges::inspect(&config).await;
         errors.append(ConfigErrors::new(logins.errors));
     }
-    let warnings = ConfigErrors::new(logins.warnings);
+    let mut found = ConfigErrors::new(logins.warnings);
+    let mut met = Met::default();
+    if errors.is_empty() {
+        found.append(warnings(&config, clock::now()));
+        if !command.offline {
+            met = meet(&config, &databases, command.against_store).await;
+            met.unreachable.extend(logins.unreachable.iter().map(ToString::to_string));
+            found.append(ConfigErrors::new(met.warnings));
+        }
+    }
     if !global.json {
-        for warning in warnings.iter() {
+        for warning in found.iter() {
             eprintln!("warning: {}", visible(&warning.to_string()));
         }
     }
@@ -65,10 +92,10 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         if !global.json {
             return Err(errors.into());
         }
-        return Ok(refused(plugin_count, job_count, &errors, &warnings));
+        return Ok(refused(plugin_count, job_count, &errors, &found));
     }
-    if !command.offline {
-        reach(&config, &databases, logins.unreachable).await?;
+    if !met.unreachable.is_empty() {
+        return Err(CliError::unreachable(one_by_one(met.unreachable)));
     }
     let text = format!(
         "{} is in order: {plugin_count} plugin{}, {job_count} job{}.",
@@ -76,47 +103,121 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         if plugin_count == 1 { "" } else { "s" },
         if job_count == 1 { "" } else { "s" },
     );
+    let is_different = met.difference.as_ref().is_some_and(|difference| !difference.is_empty());
+    let text = match &met.difference {
+        Some(difference) if is_different => {
+            format!("{text}\nStarted with it, this host would change the store:\n{difference}")
+        }
+        Some(_) => format!("{text}\nThe store has the same jobs."),
+        None => text,
+    };
     let checked = Checked {
         ok: true,
         plugins: plugin_count,
         jobs: job_count,
         errors: Vec::new(),
-        warnings: complaints_of(&warnings),
+        warnings: complaints_of(&found),
+        difference: met.difference,
     };
-    Ok(Report::new(&checked, text))
+    let exit = if is_different { Exit::DIFFERENT } else { Exit::Done };
+    Ok(Report { exit, ..Report::new(&checked, text) })
 }
 
-/// Connects to the store and to every database, and changes nothing. `logins` are those that
-/// could not be used.
-async fn reach(config: &Config, databases: &Databases, logins: Vec<ConfigError>) -> Result<(), CliError> {
-    let mut unreachable = Vec::new();
+/// What the store and the databases say.
+#[derive(Default)]
+struct Met {
+    unreachable: Vec<String>,
+    warnings: Vec<ConfigError>,
+    difference: Option<Difference>,
+}
+
+/// Connects to the store and to every database, and changes nothing.
+async fn meet(config: &Config, databases: &Databases, against_store: bool) -> Met {
+    let mut met = Met::default();
     let options = StoreOptions { max_connections: 1, ..store_options(config) };
-    match Store::connect(&config.store.url, &options).await {
+    let asked = match Store::connect(&config.store.url, &options).await {
         Ok(store) => {
-            // `serve` migrates what is older, and says what its login may not do.
-            if let Err(error @ (StoreError::TooOld { .. } | StoreError::Corrupt(_))) =
-                store.check_schema().await
-            {
-                unreachable.push(format!("{}: {error}", config.location_of_store()));
-            }
+            let asked = ask(config, &store, against_store, &mut met).await;
             store.close().await;
+            asked
         }
-        // `serve` makes the file.
-        Err(StoreError::NotMigrated(_)) => {}
-        Err(error) => unreachable.push(format!("{}: {error}", config.location_of_store())),
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(()) => {}
+        // `serve` makes it.
+        Err(StoreError::NotMigrated(_)) => {
+            met.difference = against_store.then(|| Difference::new(config, &[]));
+        }
+        // `serve` migrates what is older.
+        Err(StoreError::Behind { .. }) if !against_store => {}
+        Err(error) => met.unreachable.push(format!("{}: {error}", config.location_of_store())),
     }
     for database in databases.iter() {
         if let Err(error) = database.check().await {
-            unreachable.push(format!("{}: {error}", config.location_of_database(database.name())));
+            met.unreachable.push(format!("{}: {error}", config.location_of_database(database.name())));
         }
     }
-    unreachable.extend(logins.iter().map(ToString::to_string));
-    if unreachable.is_empty() { Ok(()) } else { Err(CliError::unreachable(one_by_one(unreachable))) }
+    met
+}
+
+async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met) -> Result<(), StoreError> {
+    match store.check_schema().await {
+        Ok(()) => {}
+        // A login that may not look, for one: `serve` says so.
+        Err(error) if !against_store && !tells_of_schema(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    if against_store {
+        let jobs = store.jobs().await?;
+        let stored = jobs.iter().filter(|record| record.retired_at.is_none());
+        let stored: Vec<_> = stored.map(|record| Stored { job: &record.job, owner: &record.owner }).collect();
+        met.difference = Some(Difference::new(config, &stored));
+    }
+    let now = clock::now();
+    met.warnings = durations::warnings(config, now, &history(config, store, now).await);
+    Ok(())
+}
+
+fn tells_of_schema(error: &StoreError) -> bool {
+    use StoreError::{Behind, Corrupt, NotMigrated, TooOld};
+    matches!(error, NotMigrated(_) | Behind { .. } | TooOld { .. } | Corrupt(_))
+}
+
+/// How long jobs took lately. What cannot be read, or not soon, is left out: it is no more than a
+/// hint.
+async fn history(config: &Config, store: &Store, now: Timestamp) -> BTreeMap<Name, Taken> {
+    const MOST_TIME: Duration = Duration::from_secs(5);
+    const MOST_EXECUTIONS: u32 = 20;
+    let mut history = BTreeMap::new();
+    let read = async {
+        for job in durations::worth_a_look(config, now) {
+            let filter = ExecutionFilter {
+                job: Some(job.clone()),
+                state: Some(State::Succeeded),
+                before: None,
+                limit: MOST_EXECUTIONS,
+            };
+            // A job that is new is unknown.
+            let Ok(executions) = store.executions(&filter).await else { continue };
+            let took = |from: Option<Timestamp>, to: Option<Timestamp>| {
+                Duration::try_from(from?.duration_until(to?)).ok()
+            };
+            let times =
+                executions.iter().filter_map(|execution| took(execution.started_at, execution.finished_at));
+            if let Some(taken) = Taken::of(times.collect()) {
+                history.insert(job, taken);
+            }
+        }
+    };
+    let _ = tokio::time::timeout(MOST_TIME, read).await;
+    history
 }
 
 fn refused(plugins: usize, jobs: usize, errors: &ConfigErrors, warnings: &ConfigErrors) -> Report {
     let (text, warnings) = (errors.to_string(), complaints_of(warnings));
-    let checked = Checked { ok: false, plugins, jobs, errors: complaints_of(errors), warnings };
+    let checked =
+        Checked { ok: false, plugins, jobs, errors: complaints_of(errors), warnings, difference: None };
     Report { exit: Exit::Usage, ..Report::new(&checked, text) }
 }
 

@@ -14,6 +14,8 @@ use super::error::{ConfigError, ConfigErrors, Location};
 pub(super) struct Document<'a> {
     file: &'a Path,
     source: &'a str,
+    /// Where each line starts. Every job has places to keep, and there may be many jobs.
+    lines: Vec<usize>,
     env: &'a dyn Fn(&str) -> Option<String>,
     errors: RefCell<Vec<ConfigError>>,
 }
@@ -38,7 +40,13 @@ impl Text<'_> {
 
 impl<'a> Document<'a> {
     pub(super) fn new(file: &'a Path, source: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { file, source, env, errors: RefCell::default() }
+        let lines = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { file, source, lines, env, errors: RefCell::default() }
+    }
+
+    /// The file, as it was named.
+    pub(super) fn file(&self) -> &Path {
+        self.file
     }
 
     /// Parses the text as TOML. Where it is none, the rest is not worth reading.
@@ -71,13 +79,14 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn location(&self, at: usize) -> Location {
-        let before = &self.source[..self.source.floor_char_boundary(at)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let at = self.source.floor_char_boundary(at);
+        let line = self.lines.partition_point(|start| *start <= at);
+        let before = &self.source[self.lines[line - 1]..at];
         Location {
             file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
+            line,
             // A byte order mark takes no column in an editor.
-            column: before[line_start..].chars().filter(|c| *c != '\u{feff}').count() + 1,
+            column: before.chars().filter(|c| *c != '\u{feff}').count() + 1,
         }
     }
 

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use super::document::Text;
 use super::login::Login;
+use super::places::{GrantKey, GrantPlaces, Places};
 use super::references::Names;
 use super::table::{Table, in_binary_units};
-use super::{
-    DatabaseConfig, GrantConfig, GrantKey, GrantPlaces, LONGEST_TIMEOUT, Places, SHORTEST_TIMEOUT,
-    StoreConfig,
-};
+use super::{DatabaseConfig, GrantConfig, LONGEST_TIMEOUT, SHORTEST_TIMEOUT, StoreConfig};
 use crate::database_url::{self, DatabaseUrl};
 use crate::job::Name;
 
@@ -94,11 +92,12 @@ fn grant(
         }),
         max_rows: table.integer("max_rows", max_rows, many.clone()).into(),
         max_bytes: max_bytes(table, memory),
-        max_open_transactions: table.integer(
-            "max_open_transactions",
-            defaults.max_open_transactions,
-            many.clone(),
-        ),
+        max_open_transactions: {
+            let key = "max_open_transactions";
+            let written = table.entry(key).map(|entry| table.doc.location(entry.at()));
+            place.keys.extend(written.map(|at| (GrantKey::MaxOpenTransactions, at)));
+            table.integer(key, defaults.max_open_transactions, many.clone())
+        },
         max_open_cursors: table.integer("max_open_cursors", defaults.max_open_cursors, many.clone()),
         max_running_statements: table
             .entry("max_running_statements")

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::document::{Document, Text};
 use super::table::Table;
 use crate::job::Name;
+use crate::policy::Queue;
 use crate::suggest;
 
 /// What the file names. A part counts as named even when something in it is wrong: that is
@@ -12,15 +13,31 @@ use crate::suggest;
 pub(super) struct Names {
     databases: BTreeSet<Name>,
     plugins: BTreeSet<Name>,
+    calendars: BTreeSet<Name>,
+    queues: BTreeSet<Name>,
     jobs: BTreeSet<Name>,
 }
 
 type Tables<'a> = [(Name, Table<'a>)];
 
 impl Names {
-    pub(super) fn new(databases: &Tables<'_>, plugins: &Tables<'_>, jobs: &Tables<'_>) -> Self {
+    pub(super) fn new(
+        databases: &Tables<'_>,
+        plugins: &Tables<'_>,
+        calendars: &Tables<'_>,
+        queues: &Tables<'_>,
+        jobs: &Tables<'_>,
+    ) -> Self {
         let names = |tables: &Tables<'_>| tables.iter().map(|(name, _)| name.clone()).collect();
-        Self { databases: names(databases), plugins: names(plugins), jobs: names(jobs) }
+        let mut queues: BTreeSet<Name> = names(queues);
+        queues.extend(Name::new(Queue::DEFAULT).ok());
+        Self {
+            databases: names(databases),
+            plugins: names(plugins),
+            calendars: names(calendars),
+            queues,
+            jobs: names(jobs),
+        }
     }
 
     pub(super) fn database(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
@@ -29,6 +46,15 @@ impl Names {
 
     pub(super) fn plugin(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
         find(doc, text, &self.plugins, "plugin", "plugins")
+    }
+
+    pub(super) fn calendar(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
+        find(doc, text, &self.calendars, "calendar", "calendars")
+    }
+
+    /// [`Queue::DEFAULT`] is one that needs no declaration.
+    pub(super) fn queue(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
+        find(doc, text, &self.queues, "queue", "queues")
     }
 
     pub(super) fn job(&self, doc: &Document<'_>, text: &Text<'_>) -> Option<Name> {
@@ -43,7 +69,7 @@ fn find(
     what: &str,
     section: &str,
 ) -> Option<Name> {
-    let found = names.iter().find(|name| name.as_str() == text.value());
+    let found = names.get(text.value());
     if found.is_none() {
         let advice = match suggest::nearest(text.value(), names.iter().map(Name::as_str)) {
             // Near names would tell what the variable's value looks like.

@@ -17,6 +17,9 @@ use super::document::{Document, Text};
 use crate::job::Name;
 use crate::suggest;
 
+/// The most executions at once that a limit can name: far beyond what hosts run.
+const HIGHEST_LIMIT: u32 = 1_000_000;
+
 /// A table and what has been read of it.
 pub(super) struct Table<'a> {
     pub(super) doc: &'a Document<'a>,
@@ -32,7 +35,7 @@ pub(super) struct Table<'a> {
 
 /// A key and its value.
 pub(super) struct Entry<'a> {
-    doc: &'a Document<'a>,
+    pub(super) doc: &'a Document<'a>,
     path: String,
     pub(super) key: &'a str,
     pub(super) key_at: usize,
@@ -109,6 +112,21 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A whole number that may be negative.
+    pub(super) fn signed_integer(&self, key: &'static str, default: i32, range: RangeInclusive<i32>) -> i32 {
+        let Some(entry) = self.entry(key) else { return default };
+        let value = integer(entry.value.get_ref()).and_then(|value| i32::try_from(value).ok());
+        value.filter(|value| range.contains(value)).unwrap_or_else(|| {
+            entry.wrong(format!("a whole number from {} to {}", range.start(), range.end()));
+            default
+        })
+    }
+
+    /// A number of executions at once, or none where it is left out.
+    pub(super) fn limit(&self, key: &'static str) -> Option<u32> {
+        self.entry(key).map(|_| self.integer(key, 1, 1..=HIGHEST_LIMIT))
+    }
+
     pub(super) fn number(&self, key: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
         let Some(entry) = self.entry(key) else { return default };
         let value = match entry.value.get_ref() {
@@ -182,17 +200,9 @@ impl<'a> Table<'a> {
 
     /// The texts of an array.
     pub(super) fn texts(&self, key: &'static str) -> Vec<Text<'a>> {
-        let Some(entry) = self.entry(key) else { return Vec::new() };
-        let wanted = "an array of strings, such as [\"a\", \"b\"]";
-        let Some(array) = entry.value.get_ref().as_array() else {
-            entry.wrong(wanted);
-            return Vec::new();
-        };
-        let items = array.iter().map(|value| entry.item(value));
-        items
-            .filter(|item| item.value.get_ref().is_str() || item.refuse(wanted))
-            .filter_map(|item| item.text())
-            .collect()
+        let texts =
+            self.entry(key).and_then(|entry| entry.texts("an array of strings, such as [\"a\", \"b\"]"));
+        texts.unwrap_or_default()
     }
 
     /// The tables of an array: `[[path.key]]`.
@@ -262,6 +272,16 @@ impl<'a> Entry<'a> {
         self.doc.error(self.at(), format!("`{}` must be {wanted}, not {found}", self.key));
     }
 
+    /// Notes what is wrong with the key as a whole, in words that follow its name.
+    pub(super) fn problem(&self, message: impl Display) {
+        self.problem_at(self.at(), message);
+    }
+
+    /// [`Self::problem`], at a place within the value.
+    pub(super) fn problem_at(&self, at: usize, message: impl Display) {
+        self.doc.error(at, format!("`{}` {message}", self.key));
+    }
+
     /// [`Self::wrong`], as a filter that lets nothing through.
     fn refuse(&self, wanted: impl Display) -> bool {
         self.wrong(wanted);
@@ -289,6 +309,22 @@ impl<'a> Entry<'a> {
         } else {
             self.text()
         }
+    }
+
+    /// The texts of an array, without those that are wrong.
+    pub(super) fn texts(&self, wanted: &str) -> Option<Vec<Text<'a>>> {
+        let items = self.items(wanted)?.into_iter();
+        let items = items.filter(|item| item.value.get_ref().is_str() || item.refuse(wanted));
+        Some(items.filter_map(|item| item.text()).collect())
+    }
+
+    /// The elements of an array.
+    pub(super) fn items(&self, wanted: &str) -> Option<Vec<Self>> {
+        let array = self.value.get_ref().as_array();
+        if array.is_none() {
+            self.wrong(wanted);
+        }
+        Some(array?.iter().map(|value| self.item(value)).collect())
     }
 
     pub(super) fn duration<W: Display>(&self, wanted: impl Fn() -> W) -> Option<Duration> {

@@ -1,4 +1,6 @@
 mod grants;
+mod policies;
+mod schedules;
 
 use super::*;
 use proptest::prelude::*;
@@ -163,16 +165,44 @@ max_running_statements = 4
 [jobs.j]
 plugin = "p"
 handler = "h"
-schedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }
 enabled = false
 timeout = "10s"
 retry = { max_attempts = 5, backoff = "linear", initial = "1s", maximum = "1s", jitter = 0 }
 on_crash = "fail"
 history = { keep = "forever" }
+schedule = { cron = "30 2 * * *", timezone = "Europe/Berlin", gap = "skip", overlap = "both", calendars = ["business", "summer"], when_excluded = "next-day" }
+queue = "reports"
+priority = -3
+concurrency = { limit = 2, key = "/customer/~0id", limit_per_key = 3, when_full = "replace" }
+rate = "100 per 1m"
+after = { jobs = ["inherits", "every"], when = "any" }
+on_failure = "every"
+catch_up = { mode = "all", window = "6h", max = 5 }
+cancel_grace = "0s"
 [jobs.inherits]
 plugin = "p"
 handler = "h"
 schedule = { at = 2030-01-31T08:00:00 }
+[jobs.every]
+plugin = "p"
+handler = "h"
+schedule = { every = "1h", anchor = 2026-01-01T00:10:00Z, jitter = "2s", not_before = 2026-02-01, not_after = "2030-01-01" }
+[jobs.every-after]
+plugin = "p"
+handler = "h"
+schedule = { every_after = "10m" }
+[queues.reports]
+weight = 1_000
+limit = 100
+limit_per_host = 10
+[queues.default]
+weight = 2
+[calendars.business]
+exclude = ["2026-12-25", 2026-12-26]
+exclude_weekdays = ["SAT", "Sunday"]
+include = [2026-12-19]
+[calendars.summer]
+include_weekdays = ["mon", "tue", "wed", "thu", "fri"]
 "#;
 
 #[test]
@@ -215,7 +245,6 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     assert_eq!((grant.max_open_transactions, grant.max_open_cursors), (2, 3));
     assert_eq!(grant.max_running_statements, Some(4));
     let job = &config.jobs[&name("j")];
-    assert_eq!(job.schedule.as_ref().unwrap().to_string(), "cron \"30 2 * * *\" Europe/Berlin");
     assert_eq!((job.enabled, job.timeout), (false, Duration::from_secs(10)));
     assert_eq!((job.retry.max_attempts, job.retry.backoff), (5, crate::retry::Backoff::Linear));
     let second = Duration::from_secs(1);
@@ -379,6 +408,39 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
         ("jobs.j", "enabled"),
         ("jobs.j", "on_crash"),
         ("jobs.j", "retry"),
+        ("jobs.j.schedule", "every_after"),
+        ("jobs.j.schedule", "anchor"),
+        ("jobs.j.schedule", "jitter"),
+        ("jobs.j.schedule", "gap"),
+        ("jobs.j.schedule", "overlap"),
+        ("jobs.j.schedule", "not_before"),
+        ("jobs.j.schedule", "not_after"),
+        ("jobs.j.schedule", "calendars"),
+        ("jobs.j.schedule", "when_excluded"),
+        ("jobs.j", "queue"),
+        ("jobs.j", "priority"),
+        ("jobs.j", "concurrency"),
+        ("jobs.j.concurrency", "limit"),
+        ("jobs.j.concurrency", "key"),
+        ("jobs.j.concurrency", "limit_per_key"),
+        ("jobs.j.concurrency", "when_full"),
+        ("jobs.j", "rate"),
+        ("jobs.j", "after"),
+        ("jobs.j.after", "jobs"),
+        ("jobs.j.after", "when"),
+        ("jobs.j", "on_failure"),
+        ("jobs.j", "catch_up"),
+        ("jobs.j.catch_up", "mode"),
+        ("jobs.j.catch_up", "window"),
+        ("jobs.j.catch_up", "max"),
+        ("jobs.j", "cancel_grace"),
+        ("queues.q", "weight"),
+        ("queues.q", "limit"),
+        ("queues.q", "limit_per_host"),
+        ("calendars.c", "exclude"),
+        ("calendars.c", "exclude_weekdays"),
+        ("calendars.c", "include"),
+        ("calendars.c", "include_weekdays"),
         ("jobs.j.retry", "backoff"),
         ("jobs.j.retry", "initial"),
         ("jobs.j.retry", "jitter"),
@@ -497,8 +559,8 @@ fn uncommented() -> String {
 }
 
 fn settings(config: &Config) -> String {
-    let Config { path: _, host, store, databases, plugins, jobs, places: _ } = config;
-    format!("{host:#?}\n{store:#?}\n{databases:#?}\n{plugins:#?}\n{jobs:#?}")
+    let Config { path: _, host, store, databases, plugins, queues, jobs, places: _ } = config;
+    format!("{host:#?}\n{store:#?}\n{databases:#?}\n{plugins:#?}\n{queues:#?}\n{jobs:#?}")
 }
 
 #[test]
@@ -523,6 +585,16 @@ fn the_example_shows_every_key_and_its_true_default() {
         "statement_timeout",
         "max_bytes",
         "max_running_statements",
+        "concurrency = { limit",
+        "rate",
+        "on_failure",
+        "after",
+        "limit",
+        "limit_per_host",
+        "exclude",
+        "exclude_weekdays",
+        "include",
+        "include_weekdays",
     ];
     let is_example = |line: &str| {
         examples.iter().any(|key| line.starts_with(&format!("{key} = ")))
@@ -536,12 +608,14 @@ fn the_example_shows_every_key_and_its_true_default() {
     assert!(needed.len() < all.len());
     let config = valid(&all);
     assert_eq!(settings(&config), settings(&valid(&needed)));
-    assert_eq!((config.databases.len(), config.plugins.len(), config.jobs.len()), (1, 1, 1));
+    assert_eq!((config.databases.len(), config.plugins.len(), config.jobs.len()), (1, 1, 2));
+    assert_eq!(config.queues[&name("default")].limit_per_host, Some(16));
     assert!(config.jobs[&name("session-cleanup")].schedule.is_some());
 
     // The reader lists the keys that it knows beside one that it does not: all are there.
     let grant = "[plugins.maintenance.databases]";
-    for table in ["host", "store", "databases.app", "plugins.maintenance", grant, "jobs.session-cleanup"] {
+    let others = ["jobs.session-cleanup", "queues.default", "calendars.business-days"];
+    for table in ["host", "store", "databases.app", "plugins.maintenance", grant].into_iter().chain(others) {
         let header = format!("[{table}]\n");
         let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));
         let message = errors(&unknown).into_iter().find(|message| message.contains("zzzzzzzz"));

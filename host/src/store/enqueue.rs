@@ -49,6 +49,15 @@ impl Store {
     /// [`StoreError::UnknownJob`] where there is no such job, or it is retired;
     /// [`StoreError::LeaseLost`] where the attempt that asks is over.
     pub async fn enqueue(&self, new: &NewExecution<'_>) -> Result<Enqueued, StoreError> {
+        self.enqueue_repeating(new, None).await
+    }
+
+    /// As [`Store::enqueue`], of an execution that repeats another one.
+    pub(super) async fn enqueue_repeating(
+        &self,
+        new: &NewExecution<'_>,
+        retry_of: Option<Uuid>,
+    ) -> Result<Enqueued, StoreError> {
         let mut phase = match new.by {
             None => self.begin(PhaseName::Enqueue).await?,
             Some(holder) => {
@@ -64,7 +73,7 @@ impl Store {
         {
             return Ok(Enqueued { id: holder, created: false });
         }
-        insert(tx, &job, id, new).await?;
+        insert(tx, &job, id, new, retry_of).await?;
         phase.commit().await?;
         Ok(Enqueued { id, created: true })
     }
@@ -140,6 +149,7 @@ async fn insert(
     row: &JobToEnqueue,
     id: Uuid,
     new: &NewExecution<'_>,
+    retry_of: Option<Uuid>,
 ) -> Result<(), StoreError> {
     let job = JobRow { id: row.id, name: row.name.clone(), spec: row.spec.clone() }.job()?;
     let args = new.args.unwrap_or(&job.args);
@@ -156,7 +166,7 @@ async fn insert(
         max_attempts: to_count(job.retry.max_attempts),
         unique_key: new.unique_key.map(str::to_owned),
         limit_key: limit_key.clone(),
-        retry_of: None,
+        retry_of,
     };
     insert_executions(tx, &[execution]).await?;
     let later = run_at.filter(|at| *at > row.now);

@@ -192,7 +192,7 @@ async fn set_aside(tx: &mut PhaseTx, job: i32) -> Result<u64, StoreError> {
                 sqlite::PAUSE_READY,
                 sqlite::FREE_READY_PERMITS,
                 sqlite::FREE_READY_RATE_USES,
-                sqlite::FORGET_READY,
+                sqlite::FORGET_PAUSED_READY,
                 sqlite::PAUSE_BLOCKED,
             ];
             for statement in statements {

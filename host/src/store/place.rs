@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::gate::{Gate, open_gates};
 use super::phase::{EngineTx, PhaseTx};
 use super::row::json_text;
 use super::time::Time;
@@ -157,17 +158,35 @@ fn execution_list(rows: &[NewRow]) -> Result<String, StoreError> {
 
 /// Puts executions where they belong. They are in neither of the two places yet.
 pub(super) async fn place(tx: &mut PhaseTx, placements: &[Placement]) -> Result<(), StoreError> {
+    let gates = place_and_mark(tx, placements).await?;
+    open_gates(tx, gates, None).await
+}
+
+/// As [`place`], for a transaction that marks more than this: returns what it has to mark.
+pub(super) async fn place_and_mark(
+    tx: &mut PhaseTx,
+    placements: &[Placement],
+) -> Result<Vec<Gate>, StoreError> {
     let (ready, waiting): (Vec<_>, Vec<_>) =
         placements.iter().partition(|placement| placement.hold == Hold::None);
-    insert_ready(tx, &ready).await?;
+    insert_ready(tx, &ready.into_iter().map(Placement::ready).collect::<Vec<_>>()).await?;
     insert_waiting(tx, &waiting).await?;
-    let gates = waiting.iter().filter_map(|placement| placement.gate()).collect::<Vec<_>>();
-    open_gates(tx, gates, None).await
+    Ok(waiting.iter().filter_map(|placement| placement.gate()).collect())
 }
 
 impl Placement {
     fn rank(&self) -> i64 {
         rank(self.due.0, self.job.priority)
+    }
+
+    fn ready(&self) -> ReadyRow {
+        ReadyRow {
+            queue_id: self.job.queue_id,
+            rank: self.rank(),
+            execution: self.execution,
+            job: self.job.id,
+            attempt: self.attempt,
+        }
     }
 
     fn key(&self) -> &str {
@@ -192,34 +211,45 @@ impl Placement {
     }
 
     /// Where somebody has to look whether it may go on.
-    fn gate(&self) -> Option<(i32, String)> {
+    fn gate(&self) -> Option<Gate> {
         match self.hold {
-            Hold::Permit => Some((self.job.id, self.key().to_owned())),
-            Hold::After => Some((self.job.id, String::new())),
+            Hold::Permit => Some(Gate::of_limit(self.job.id, self.limit_key.as_deref())),
+            Hold::After => Some(Gate::of_after(self.job.id)),
             Hold::None | Hold::Until(_) | Hold::Paused => None,
         }
     }
 }
 
-async fn insert_ready(tx: &mut PhaseTx, placements: &[&Placement]) -> Result<(), StoreError> {
-    if placements.is_empty() {
+/// A row of `ready` to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadyRow {
+    pub(super) queue_id: i32,
+    pub(super) rank: i64,
+    pub(super) execution: Uuid,
+    pub(super) job: i32,
+    /// Attempts that were made.
+    pub(super) attempt: i32,
+}
+
+pub(super) async fn insert_ready(tx: &mut PhaseTx, rows: &[ReadyRow]) -> Result<(), StoreError> {
+    if rows.is_empty() {
         return Ok(());
     }
     match &mut tx.engine {
         EngineTx::Postgres(conn) => {
             sqlx::query(postgres::INSERT_READY)
-                .bind(placements.iter().map(|placed| placed.job.queue_id).collect::<Vec<_>>())
-                .bind(placements.iter().map(|placed| placed.rank()).collect::<Vec<_>>())
-                .bind(placements.iter().map(|placed| placed.execution).collect::<Vec<_>>())
-                .bind(placements.iter().map(|placed| placed.job.id).collect::<Vec<_>>())
-                .bind(placements.iter().map(|placed| placed.attempt).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.queue_id).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.rank).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.execution).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.job).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| row.attempt).collect::<Vec<_>>())
                 .execute(&mut **conn)
                 .await?;
         }
         EngineTx::Sqlite(conn) => {
-            let list: Vec<_> = placements
+            let list: Vec<_> = rows
                 .iter()
-                .map(|p| (p.job.queue_id, p.rank(), p.execution.simple().to_string(), p.job.id, p.attempt))
+                .map(|row| (row.queue_id, row.rank, row.execution.simple().to_string(), row.job, row.attempt))
                 .collect();
             sqlx::query(sqlite::INSERT_READY).bind(json_text(&list)?).execute(&mut **conn).await?;
         }
@@ -254,45 +284,6 @@ async fn insert_waiting(tx: &mut PhaseTx, placements: &[&Placement]) -> Result<(
                 })
                 .collect();
             sqlx::query(sqlite::INSERT_WAITING).bind(json_text(&list)?).execute(&mut **conn).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Marks that executions of these jobs and keys may have become free to go on, now or at a later
-/// time.
-///
-/// Two transactions that mark the same jobs must not wait for each other in a circle: whoever
-/// locks more than one row of `gate` does so in the order of this function, keys before jobs as a
-/// whole.
-pub(super) async fn open_gates(
-    tx: &mut PhaseTx,
-    mut gates: Vec<(i32, String)>,
-    at: Option<Time>,
-) -> Result<(), StoreError> {
-    gates.sort_unstable_by(|a, b| (a.1.is_empty(), a).cmp(&(b.1.is_empty(), b)));
-    gates.dedup();
-    if gates.is_empty() {
-        return Ok(());
-    }
-    let now = tx.now;
-    match &mut tx.engine {
-        EngineTx::Postgres(conn) => {
-            sqlx::query(postgres::OPEN_GATES)
-                .bind(now)
-                .bind(gates.iter().map(|gate| gate.0).collect::<Vec<_>>())
-                .bind(gates.iter().map(|gate| gate.1.as_str()).collect::<Vec<_>>())
-                .bind(at)
-                .execute(&mut **conn)
-                .await?;
-        }
-        EngineTx::Sqlite(conn) => {
-            sqlx::query(sqlite::OPEN_GATES)
-                .bind(now)
-                .bind(json_text(&gates)?)
-                .bind(at)
-                .execute(&mut **conn)
-                .await?;
         }
     }
     Ok(())

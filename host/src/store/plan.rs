@@ -7,9 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::admission::Admitted;
 use super::connection::Store;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::place::{Hold, JobFacts, NewRow, Placement, insert_executions, limit_key, place};
+use super::promote::promote;
 use super::row::{JobRow, json_text, on_engine, on_read, row, stored_name, to_count};
 use super::skip::{SkippedFires, record_skips};
 use super::time::Time;
@@ -25,6 +27,8 @@ pub struct Planned {
     pub fired: Vec<FiredExecution>,
     /// How many waiting executions may start now.
     pub promoted: usize,
+    /// What became of executions that waited for permits or other jobs.
+    pub admitted: Admitted,
     /// How many records of fires were made that are not run.
     pub skipped: usize,
     /// The store's clock.
@@ -82,18 +86,30 @@ impl Store {
         if due.wait() != Some(Duration::ZERO) {
             return Ok(Planned { next_due: due.wait(), lowest_due, now: due.now.0, ..Planned::default() });
         }
-        let mut phase = self.begin(PhaseName::Plan).await?;
-        let mut unreadable = Vec::new();
-        let (fired, skipped) = fire_due_jobs(phase.tx(), self, limit, &mut unreadable).await?;
-        let promoted = promote(phase.tx(), limit, floor).await?;
-        phase.commit().await?;
-        let due = self.next_due(floor).await?;
-        let mut next_due = due.wait();
-        if fired.is_empty() && promoted == 0 && skipped == 0 {
-            // What is due is in another planner's hands, or of no use to this binary.
-            next_due = next_due.map(|wait| wait.max(OTHERS_TURN));
+        let mut planned = Planned { lowest_due, ..Planned::default() };
+        // A transaction each: what one of them holds, the next one must not wait for.
+        if due.is_due(due.job_due) {
+            let mut phase = self.begin(PhaseName::Plan).await?;
+            let due = fire_due_jobs(phase.tx(), self, limit, &mut planned.unreadable).await?;
+            (planned.fired, planned.skipped) = due;
+            phase.commit().await?;
         }
-        Ok(Planned { fired, promoted, skipped, now: due.now.0, unreadable, next_due, lowest_due })
+        if due.is_due(due.waiting_due) {
+            let mut phase = self.begin(PhaseName::Plan).await?;
+            planned.promoted = promote(phase.tx(), limit, floor).await?;
+            phase.commit().await?;
+        }
+        let mut due = self.next_due(floor).await?;
+        if due.is_due(due.gate_due) {
+            planned.admitted = self.admit(limit).await?;
+            due = self.next_due(floor).await?;
+        }
+        (planned.next_due, planned.now) = (due.wait(), due.now.0);
+        if !planned.did_something() {
+            // What is due is in another planner's hands, or of no use to this binary.
+            planned.next_due = planned.next_due.map(|wait| wait.max(OTHERS_TURN));
+        }
+        Ok(planned)
     }
 
     async fn next_due(&self, floor: Time) -> Result<NextDueRow, StoreError> {
@@ -103,10 +119,22 @@ impl Store {
     }
 }
 
+impl Planned {
+    /// True where something was found that was due.
+    #[must_use]
+    pub fn did_something(&self) -> bool {
+        !self.fired.is_empty() || self.skipped > 0 || self.promoted > 0 || self.admitted.looked > 0
+    }
+}
+
 impl NextDueRow {
+    fn is_due(&self, time: Option<Time>) -> bool {
+        time.is_some_and(|time| time <= self.now)
+    }
+
     /// How long until something is due; zero where it is already.
     fn wait(&self) -> Option<Duration> {
-        let first = [self.job_due, self.waiting_due].into_iter().flatten().min();
+        let first = [self.job_due, self.waiting_due, self.gate_due].into_iter().flatten().min();
         first.map(|first| Duration::try_from(first.0.duration_since(self.now.0)).unwrap_or_default())
     }
 }
@@ -119,6 +147,7 @@ row! {
         now: Time,
         job_due: Option<Time>,
         waiting_due: Option<Time>,
+        gate_due: Option<Time>,
     }
 }
 
@@ -302,29 +331,4 @@ pub(super) async fn move_fire_times(
         }
     }
     Ok(())
-}
-
-/// Moves executions whose wait is over to `ready`.
-async fn promote(tx: &mut PhaseTx, limit: u32, floor: Time) -> Result<usize, StoreError> {
-    let now = tx.now;
-    let promoted = match &mut tx.engine {
-        EngineTx::Postgres(conn) => sqlx::query(postgres::PROMOTE)
-            .bind(now)
-            .bind(i64::from(limit))
-            .bind(floor)
-            .execute(&mut **conn)
-            .await?
-            .rows_affected(),
-        EngineTx::Sqlite(conn) => {
-            let promoted =
-                sqlx::query(sqlite::PROMOTE).bind(now).bind(i64::from(limit)).execute(&mut **conn).await?;
-            sqlx::query(sqlite::FORGET_PROMOTED)
-                .bind(now)
-                .bind(i64::from(limit))
-                .execute(&mut **conn)
-                .await?;
-            promoted.rows_affected()
-        }
-    };
-    Ok(usize::try_from(promoted).unwrap_or(usize::MAX))
 }

@@ -1,39 +1,42 @@
 //! What waits is looked at again, since its job is not what it was.
 
-use std::collections::BTreeSet;
-
+use super::StoreError;
 use super::connection::Store;
 use super::phase::{EngineTx, PhaseName};
-use super::place::open_gates;
-use super::row::{json_text, row};
-use super::{StoreError, postgres, sqlite};
+use super::row::{json_text, on_engine};
+use super::{postgres, sqlite};
 
-row! {
-    struct BlockedKeyRow {
-        job_id: i32,
-        key: String,
-    }
-}
-
-/// Marks that executions of these jobs may have become free to go on.
+/// Marks all that waits of these jobs: their limits are other ones now.
 pub(super) async fn open_gates_of_jobs(store: &Store, ids: &[i32]) -> Result<(), StoreError> {
     if ids.is_empty() {
         return Ok(());
     }
     let mut phase = store.begin(PhaseName::Jobs).await?;
     let tx = phase.tx();
-    let blocked: Vec<BlockedKeyRow> = match &mut tx.engine {
+    let now = tx.now;
+    match &mut tx.engine {
         EngineTx::Postgres(conn) => {
-            sqlx::query_as(postgres::BLOCKED_KEYS).bind(ids).fetch_all(&mut **conn).await?
+            sqlx::query(postgres::REOPEN_GATES).bind(now).bind(ids).execute(&mut **conn).await?;
         }
         EngineTx::Sqlite(conn) => {
-            sqlx::query_as(sqlite::BLOCKED_KEYS).bind(json_text(&ids)?).fetch_all(&mut **conn).await?
+            sqlx::query(sqlite::REOPEN_GATES).bind(now).bind(json_text(&ids)?).execute(&mut **conn).await?;
         }
-    };
-    // A job as a whole for each that has something waiting, besides the keys.
-    let jobs: BTreeSet<i32> = blocked.iter().map(|row| row.job_id).collect();
-    let mut gates: Vec<(i32, String)> = jobs.into_iter().map(|job| (job, String::new())).collect();
-    gates.extend(blocked.into_iter().map(|row| (row.job_id, row.key)));
-    open_gates(tx, gates, None).await?;
+    }
     phase.commit().await
+}
+
+impl Store {
+    /// Marks all that waits for permits or for other jobs, so that somebody looks at it. Some marks are
+    /// set in a transaction after the one that gave the reason, and a host may die between the two:
+    /// this is done when a host starts, and from time to time.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn look_at_all_that_waits(&self) -> Result<(), StoreError> {
+        let mut phase = self.begin(PhaseName::Plan).await?;
+        let tx = phase.tx();
+        let now = tx.now;
+        on_engine!(tx, sql, conn => { sqlx::query(sql::REOPEN_ALL_GATES).bind(now).execute(conn).await?; });
+        phase.commit().await
+    }
 }

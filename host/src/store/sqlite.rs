@@ -3,16 +3,20 @@
 //! A write transaction holds the one write lock from its begin, so nothing here locks rows.
 //! What is a batch on PostgreSQL is one row here, and repeated: there is no round trip to save.
 
+mod cancel;
 mod fires;
+mod gates;
 mod prune;
 mod reads;
 mod writes;
 
+pub(super) use cancel::*;
 pub(super) use fires::*;
+pub(super) use gates::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, FIRES, READS, PRUNING].concat()
+    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING].concat()
 }

@@ -99,7 +99,7 @@ impl Store {
         let mut phase = self.begin(PhaseName::Jobs).await?;
         let tx = phase.tx();
         let rows: Vec<QueueRow> =
-            on_engine!(tx, sql, conn => sqlx::query_as(sql::QUEUES).fetch_all(conn).await?);
+            on_engine!(tx, sql, conn => sqlx::query_as(sql::FILE_QUEUES).fetch_all(conn).await?);
         let named: HashSet<&str> = queues.iter().map(|queue| queue.name.as_str()).collect();
         let mut wanted: Vec<QueueRow> = queues.iter().map(|queue| QueueRow::new(queue, &owner)).collect();
         let left = rows.iter().filter(|row| row.owner == owner && !named.contains(row.name.as_str()));

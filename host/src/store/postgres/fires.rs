@@ -115,9 +115,6 @@ statements! { FIRES:
         select id from innkeeper.job
         where id = any ($1) and paused_at is not null order by id
         for share";
-    BLOCKED_KEYS = "
-        select distinct job_id, key from innkeeper.waiting
-        where job_id = any ($1) and due_at is null and blocker in ('key', 'limit', 'after')";
 
     // The jobs and queues of a file
 
@@ -172,7 +169,7 @@ statements! { FIRES:
         insert into innkeeper.queue (name, owner, weight, updated_at)
         select q.name, '', 1, coalesce($1, now()) from unnest($2::text[]) as q (name) order by q.name
         on conflict (name) do nothing";
-    QUEUES = "
+    FILE_QUEUES = "
         select name, owner, weight, total_limit, host_limit from innkeeper.queue order by name";
     SAVE_QUEUE = "
         insert into innkeeper.queue (name, owner, weight, total_limit, host_limit, updated_at)

@@ -92,7 +92,8 @@ statements! { WRITES:
         update innkeeper.host_session set dead_at = coalesce($1, now()) where id = $2";
     OPEN_STARTS = "
         select s.lease, s.execution_id, s.attempt, e.job_id, e.max_attempts,
-               e.unique_key is not null as has_unique_key
+               e.unique_key is not null as has_unique_key, e.triggered_by,
+               exists (select 1 from innkeeper.permit p where p.execution_id = e.id) as holds_permits
         from innkeeper.start s
         join innkeeper.execution e on e.id = s.execution_id
         where s.session_id = $1 and s.lease >= $2
@@ -112,7 +113,11 @@ statements! { WRITES:
         select $2, id, coalesce($1, now()) from innkeeper.component where digest = $3
         on conflict (name) do update
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
-    JOB_SPECS = "select id, name, spec::text as spec from innkeeper.job where id = any ($1)";
+    JOB_SPECS = "
+        select j.id, j.name, j.spec::text as spec, j.queue_id, j.priority, j.gated,
+               j.paused_at is not null as paused,
+               exists (select 1 from innkeeper.dependency d where d.upstream_id = j.id) as followed
+        from innkeeper.job j where j.id = any ($1)";
 
     // The planner
 
@@ -120,21 +125,40 @@ statements! { WRITES:
         select coalesce($1, now()) as now,
                (select min(next_fire_at) from innkeeper.job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
-               (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due";
+               (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due,
+               (select min(due_at) from innkeeper.gate) as gate_due";
+    /// Those of a job that is paused, or that needs permits, go on waiting, for that. Returns the
+    /// jobs and keys where somebody has to look whether they may go on.
     PROMOTE = "
-        with gone as (
+        with due as materialized (
+            select w.place, w.execution_id, w.job_id, w.attempt, e.queue_id, e.limit_key,
+                   (extract(epoch from w.due_at) * 1000000)::bigint - e.priority * 60000000::bigint as rank,
+                   j.gated, j.paused_at is not null as paused
+            from (select w.ctid as place, w.execution_id, w.job_id, w.attempt, w.due_at
+                  from innkeeper.waiting w
+                  where w.due_at >= $3 and w.due_at <= coalesce($1, now())
+                  order by w.due_at limit $2
+                  for update skip locked) w
+            cross join lateral (select * from innkeeper.execution where id = w.execution_id offset 0) e
+            cross join lateral (select * from innkeeper.job where id = w.job_id offset 0) j
+        ), gone as (
             delete from innkeeper.waiting
-            where ctid = any (array(
-                select w.ctid from innkeeper.waiting w
-                where w.due_at >= $3 and w.due_at <= coalesce($1, now())
-                order by w.due_at limit $2
-                for update skip locked))
-            returning execution_id, job_id, attempt, due_at
+            where ctid = any (array(select place from due where not gated and not paused))
+        ), promoted as (
+            insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+            select queue_id, rank, execution_id, job_id, attempt from due where not gated and not paused
+        ), held as (
+            update innkeeper.waiting w
+            set due_at = null, key = coalesce(d.limit_key, ''), rank = d.rank,
+                blocker = case when d.paused then 'paused' when d.limit_key is null then 'limit' else 'key' end
+            from due d
+            where w.ctid = any (array(select place from due where gated or paused))
+              and w.execution_id = d.execution_id
         )
-        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
-        select e.queue_id, (extract(epoch from g.due_at) * 1000000)::bigint - e.priority * 60000000::bigint,
-               g.execution_id, g.job_id, g.attempt
-        from gone g join innkeeper.execution e on e.id = g.execution_id";
+        select count(*) as found,
+               (json_agg(distinct jsonb_build_array(job_id, coalesce(limit_key, '')))
+                filter (where gated and not paused))::text as gates
+        from due";
 
     // Enqueuing
 
@@ -171,11 +195,11 @@ statements! { WRITES:
         select * from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::text[], $6::text[],
                              $7::bigint[])";
     OPEN_GATES = "
-        insert into innkeeper.gate (job_id, key, due_at)
-        select g.job_id, g.key, coalesce($4, $1, now())
-        from unnest($2::int[], $3::text[]) with ordinality as g (job_id, key, number)
+        insert into innkeeper.gate (stage, job_id, key, due_at)
+        select g.stage, g.job_id, g.key, coalesce($5, $1, now())
+        from unnest($2::smallint[], $3::int[], $4::text[]) with ordinality as g (stage, job_id, key, number)
         order by g.number
-        on conflict (job_id, key) do update set due_at = excluded.due_at
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
 
     // START
@@ -187,19 +211,20 @@ statements! { WRITES:
     /// `offset 0` keeps the server from joining the other way round, from all rows of a table to
     /// those that are asked for, which looks as cheap as long as the table is empty.
     ///
-    /// The two arrays are worked out before anything else: what is read of `ready` is the first
-    /// rows by its key, and what is deleted is found by its place, whatever the query planner
-    /// believes of a table that grows and shrinks faster than its statistics.
+    /// The array is worked out before anything else: what is read of `ready` is the first rows by
+    /// its key, and what is deleted is found by its place, whatever the query planner believes of a
+    /// table that grows and shrinks faster than its statistics. Whether a row is of a job that may
+    /// run here is asked of each row, in a form that cannot become a join: there may be 100,000 jobs.
     CLAIM = "
         with taken as (
             delete from innkeeper.ready
             where ctid = any (array(
                 select r.ctid from innkeeper.ready r
-                where r.queue_id = 0 and r.rank >= $4
-                  and r.job_id = any (array(
-                      select j.id from innkeeper.job j
-                      join innkeeper.host_plugin p on p.plugin = j.plugin
-                      where p.session_id = $2))
+                where r.queue_id = $5 and r.rank >= $4
+                  and (select j.paused_at is null
+                       from innkeeper.job j
+                       join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
+                       where j.id = r.job_id)
                 order by r.queue_id, r.rank, r.execution_id
                 limit $3
                 for update skip locked))

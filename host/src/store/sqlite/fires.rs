@@ -55,7 +55,7 @@ statements! { FIRES:
         set paused_at = coalesce(paused_at, $1), paused_reason = coalesce($3, paused_reason),
             paused_fire_at = coalesce(next_fire_at, paused_fire_at), next_fire_at = null
         where id = $2";
-    /// The rows are deleted by `FORGET_READY`, by the same order and limit.
+    /// The rows are deleted by `FORGET_PAUSED_READY`, by the same order and limit.
     PAUSE_READY = "
         insert into waiting (execution_id, job_id, attempt, blocker, key, rank)
         select r.execution_id, r.job_id, r.attempt, 'paused', coalesce(e.limit_key, ''), r.rank
@@ -69,7 +69,7 @@ statements! { FIRES:
         delete from rate_use
         where job_id = $1 and at is null and execution_id in
             (select execution_id from ready where job_id = $1 order by queue_id, rank, execution_id limit $2)";
-    FORGET_READY = "
+    FORGET_PAUSED_READY = "
         delete from ready
         where execution_id in
             (select execution_id from ready where job_id = $1 order by queue_id, rank, execution_id limit $2)";
@@ -102,10 +102,6 @@ statements! { FIRES:
     PAUSED_JOBS = "
         select id from job
         where id in (select value from json_each($1)) and paused_at is not null order by id";
-    BLOCKED_KEYS = "
-        select distinct job_id, key from waiting
-        where job_id in (select value from json_each($1)) and due_at is null
-          and blocker in ('key', 'limit', 'after')";
 
     // The jobs and queues of a file
 
@@ -156,7 +152,7 @@ statements! { FIRES:
         insert into queue (name, owner, weight, updated_at)
         select value, '', 1, $1 from json_each($2) where true order by value
         on conflict (name) do nothing";
-    QUEUES = "
+    FILE_QUEUES = "
         select name, owner, weight, total_limit, host_limit from queue order by name";
     SAVE_QUEUE = "
         insert into queue (name, owner, weight, total_limit, host_limit, updated_at)

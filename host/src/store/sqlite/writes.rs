@@ -84,7 +84,8 @@ statements! { WRITES:
         update host_session set dead_at = $1 where id = $2";
     OPEN_STARTS = "
         select s.lease, s.execution_id, s.attempt, e.job_id, e.max_attempts,
-               e.unique_key is not null as has_unique_key
+               e.unique_key is not null as has_unique_key, e.triggered_by,
+               exists (select 1 from permit p where p.execution_id = e.id) as holds_permits
         from start s
         join execution e on e.id = s.execution_id
         where s.session_id = $1 and s.lease >= $2
@@ -104,7 +105,10 @@ statements! { WRITES:
         select $2, id, $1 from component where digest = $3
         on conflict (name) do update
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
-    JOB_SPECS = "select id, name, spec from job where id = $1";
+    JOB_SPECS = "
+        select j.id, j.name, j.spec, j.queue_id, j.priority, j.gated, j.paused_at is not null as paused,
+               exists (select 1 from dependency d where d.upstream_id = j.id) as followed
+        from job j where j.id = $1";
 
     // The planner
 
@@ -112,7 +116,24 @@ statements! { WRITES:
         select $1 as now,
                (select min(next_fire_at) from job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
-               (select min(due_at) from waiting where due_at >= $2) as waiting_due";
+               (select min(due_at) from waiting where due_at >= $2) as waiting_due,
+               (select min(due_at) from gate) as gate_due";
+    /// What is due of jobs that are paused or need permits: execution in hexadecimal, job, key,
+    /// rank, whether it is paused. Not above its limit is what PROMOTE takes.
+    DUE_AND_HELD = "
+        select json_group_array(json_array(hex(w.execution_id), w.job_id, coalesce(e.limit_key, ''),
+                                           w.due_at - e.priority * 60000000, j.paused_at is not null,
+                                           e.limit_key is not null))
+        from (select * from waiting where due_at <= $1 order by due_at, execution_id limit $2) w
+        join execution e on e.id = w.execution_id
+        join job j on j.id = w.job_id
+        where j.gated or j.paused_at is not null";
+    HOLD = "
+        update waiting
+        set due_at = null, key = h.value ->> 2, rank = h.value ->> 3,
+            blocker = case when h.value ->> 4 then 'paused' when h.value ->> 5 then 'key' else 'limit' end
+        from json_each($1) h
+        where waiting.execution_id = unhex(h.value ->> 0)";
     PROMOTE = "
         insert into ready (queue_id, rank, execution_id, job_id, attempt)
         select e.queue_id, w.due_at - e.priority * 60000000, w.execution_id, w.job_id, w.attempt
@@ -156,9 +177,9 @@ statements! { WRITES:
                value ->> 6
         from json_each($1)";
     OPEN_GATES = "
-        insert into gate (job_id, key, due_at)
-        select value ->> 0, value ->> 1, coalesce($3, $1) from json_each($2) where true
-        on conflict (job_id, key) do update set due_at = excluded.due_at
+        insert into gate (stage, job_id, key, due_at)
+        select value ->> 0, value ->> 1, value ->> 2, coalesce($3, $1) from json_each($2) where true
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
 
     // START
@@ -176,9 +197,10 @@ statements! { WRITES:
         from ready r
         cross join execution e on e.id = r.execution_id
         left join checkpoint k on k.execution_id = r.execution_id
-        where r.queue_id = 0 and r.rank >= $3
-          and r.job_id in (select j.id from job j join host_plugin p on p.plugin = j.plugin
-                           where p.session_id = $1)
+        where r.queue_id = $4 and r.rank >= $3
+          and (select j.paused_at is null
+               from job j join host_plugin p on p.session_id = $1 and p.plugin = j.plugin
+               where j.id = r.job_id)
         order by r.queue_id, r.rank, r.execution_id
         limit $2)";
     /// A row is `[execution in hexadecimal, attempt, component]`.
