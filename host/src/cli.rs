@@ -70,7 +70,7 @@ enum Command {
     /// Look at jobs and run them.
     #[command(subcommand)]
     Job(job::JobCommand),
-    /// Look at executions.
+    /// Look at executions, cancel and repeat them.
     #[command(subcommand)]
     Execution(execution::ExecutionCommand),
     /// Look at plugins.

@@ -7,12 +7,13 @@
 //! `completer` records how they ended, `rescuer` ends what a dead host left open, and `pruner`
 //! removes what has been kept for long enough.
 //! `session` keeps this host's session alive meanwhile, [`submit`] is how anybody else asks for an
-//! execution, and `waker` tells other hosts of it. `fence` keeps late handlers from committing,
+//! execution, `canceller` ends what somebody wants to end, and `waker` tells other hosts of both. `fence` keeps late handlers from committing,
 //! `floor` keeps scans from what they have seen, and [`health`] is what the loops tell of the
 //! store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -25,6 +26,7 @@ use crate::config::Config;
 use crate::runtime::Runtime;
 use crate::store::{Pooler, Store, StoreError, StoreOptions};
 
+mod canceller;
 mod completer;
 mod dispatcher;
 mod executor;
@@ -34,12 +36,14 @@ pub mod health;
 mod planner;
 mod port;
 mod pruner;
+mod queues;
 pub mod registry;
 mod rescuer;
 mod session;
 pub mod submit;
 mod waker;
 
+use canceller::Cancellations;
 use health::Health;
 use registry::Registry;
 use session::HostSession;
@@ -107,6 +111,12 @@ pub struct Engine {
     due: Notify,
     /// Other hosts may find something to do.
     others: Notify,
+    /// The end of an execution may let one start that its queue held back.
+    queues_are_limited: AtomicBool,
+    /// Somebody may want something that runs to end.
+    cancels: Notify,
+    /// What runs here.
+    cancellations: Cancellations,
     /// Claims stop, and handlers see `cancelled`.
     drain: CancellationToken,
     /// Running calls are ended.
@@ -141,6 +151,9 @@ impl Engine {
             ready: Notify::new(),
             due: Notify::new(),
             others: Notify::new(),
+            queues_are_limited: AtomicBool::new(false),
+            cancels: Notify::new(),
+            cancellations: Cancellations::default(),
             drain: CancellationToken::new(),
             stop,
             executions: TaskTracker::new(),
@@ -158,6 +171,7 @@ impl Engine {
         let keepers = TaskTracker::new();
         keepers.spawn(self.watched("heartbeat", session::keep_alive(self.clone(), finished.clone())));
         keepers.spawn(self.watched("session watch", session::watch_over(self.clone(), finished.clone())));
+        keepers.spawn(self.watched("canceller", canceller::run(self.clone(), finished.clone())));
         let loops = TaskTracker::new();
         loops.spawn(self.watched("planner", planner::run(self.clone())));
         loops.spawn(self.watched("dispatcher", dispatcher::run(self.clone(), completions)));

@@ -85,6 +85,20 @@ pub enum Trigger {
     Backfill,
 }
 
+impl Trigger {
+    /// The trigger as it is written in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Manual => "manual",
+            Self::Dependency => "dependency",
+            Self::Handler => "handler",
+            Self::Backfill => "backfill",
+        }
+    }
+}
+
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -97,6 +111,21 @@ pub enum Outcome {
     /// The host stopped before the handler was done, and gave the execution back: the
     /// attempt does not count.
     Released,
+}
+
+impl Outcome {
+    /// What is recorded of an attempt that ended so after somebody had asked for its end: one that
+    /// succeeded in spite of it has succeeded, and any other is cancelled, for `reason`.
+    #[must_use]
+    pub fn after_a_request(self, reason: &str) -> Self {
+        match self {
+            Self::Succeeded(_) | Self::Cancelled(_) => self,
+            Self::Released => Self::Cancelled(reason.to_owned()),
+            Self::Failed(Failure { kind, message, .. }) => {
+                Self::Cancelled(format!("{reason}; the attempt ended with `{}`: {message}", kind.as_str()))
+            }
+        }
+    }
 }
 
 /// Why an attempt did not succeed.
@@ -421,6 +450,19 @@ mod tests {
             next(&job(), Uuid::nil(), 1, 3, &Outcome::Failed(failure)),
             Next::RetryIn(Duration::from_secs(10))
         );
+    }
+
+    #[test]
+    fn what_was_to_end_is_cancelled_unless_it_succeeded() {
+        let done = Outcome::Succeeded(serde_json::json!(3));
+        assert_eq!(done.clone().after_a_request("why"), done);
+        assert_eq!(Outcome::Released.after_a_request("why"), Outcome::Cancelled("why".to_owned()));
+        for kind in [FailureKind::Handler, FailureKind::Timeout, FailureKind::Crashed] {
+            let cancelled = Outcome::Failed(Failure::new(kind, "boom")).after_a_request("why");
+            assert_eq!(next(&job(), Uuid::nil(), 1, 3, &cancelled), Next::Final);
+            let Outcome::Cancelled(text) = cancelled else { panic!("{cancelled:?}") };
+            assert_eq!(text, format!("why; the attempt ended with `{}`: boom", kind.as_str()));
+        }
     }
 
     #[test]

@@ -41,33 +41,47 @@
 //! - Due times and expiry are by the database's clock (on SQLite, which has no host of its own,
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
+mod admission;
 mod backup;
+mod cancel;
 mod completion;
 mod connection;
 mod definition;
+mod effects;
 mod enqueue;
 mod error;
+mod follow;
+mod gate;
 mod handler;
 mod host;
 mod migrate;
+mod permit;
 mod phase;
+mod place;
 mod plan;
 mod pool;
 mod pooler;
 mod postgres;
+mod promote;
 mod prune;
+mod queue;
+mod rate;
 mod read;
+mod repeat;
 mod rescue;
 mod row;
 mod session;
 mod sqlite;
 mod start;
 mod time;
+mod unstarted;
 mod wake;
 
 use crate::database_url::DatabaseUrl;
 
+pub use admission::Admitted;
 pub use backup::{Backup, BackupError, backup};
+pub use cancel::{CancelRequest, CancelResult};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
@@ -80,10 +94,12 @@ pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
+pub use queue::{QueueId, QueueRecord};
 pub use read::{ExecutionFilter, ExecutionRecord};
+pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
-pub use start::Started;
+pub use start::{Claim, Started};
 pub use time::StoreClock;
 pub use tracing::Level;
 pub use wake::WakeUps;

@@ -33,6 +33,8 @@ pub struct Execution {
     pub host: Option<String>,
     pub component_digest: Option<String>,
     pub progress: Option<Progress>,
+    pub retry_of: Option<String>,
+    pub cancel_requested: Option<String>,
 }
 
 /// Why an attempt did not succeed.
@@ -171,6 +173,8 @@ impl From<ExecutionRecord> for Execution {
             host: record.host,
             component_digest: record.component_digest,
             progress: record.progress,
+            retry_of: record.retry_of.map(|id| id.to_string()),
+            cancel_requested: record.cancel_requested,
         }
     }
 }

@@ -15,7 +15,7 @@ create table innkeeper.queue (
     paused_reason text
 );
 -- The queue of jobs that name none.
-insert into innkeeper.queue (id, name, owner, weight, updated_at) values (0, 'default', '', 1, now());
+insert into innkeeper.queue (id, name, owner, weight, updated_at) values (0, 'default', '', 1, to_timestamp(0));
 
 -- Repeats what `spec` says, for the statements that do not read it.
 alter table innkeeper.job
@@ -41,14 +41,17 @@ create index waiting_blocked on innkeeper.waiting (job_id, blocker, key, rank, e
     where due_at is null;
 
 -- Whose executions may have become free to go on, and when to look: a mark that is set by whatever
--- frees them, and taken by whoever looks. An empty key stands for the job as a whole.
+-- frees them, and taken by whoever looks. Stage 0 stands for the jobs that it comes after, 1 for the
+-- limit of a key, 2 for those of the job as a whole.
 create table innkeeper.gate (
+    stage  smallint not null,
     job_id integer not null,
     key    text not null,
     due_at timestamptz not null,
-    primary key (job_id, key)
+    primary key (stage, job_id, key)
 );
 create index gate_due_at on innkeeper.gate (due_at);
+create index gate_stage_due_at on innkeeper.gate (stage, due_at);
 
 -- Who counts against a limit: one row for each holder, so that nothing has to be counted up and
 -- down. `owner_id` is the job, or the queue for the scope `queue`.

@@ -38,14 +38,17 @@ create index waiting_blocked on waiting (job_id, blocker, key, rank, execution_i
     where due_at is null;
 
 -- Whose executions may have become free to go on, and when to look: a mark that is set by whatever
--- frees them, and taken by whoever looks. An empty key stands for the job as a whole.
+-- frees them, and taken by whoever looks. Stage 0 stands for the jobs that it comes after, 1 for the
+-- limit of a key, 2 for those of the job as a whole.
 create table gate (
+    stage  integer not null,
     job_id integer not null,
     key    text not null,
     due_at integer not null,
-    primary key (job_id, key)
+    primary key (stage, job_id, key)
 ) strict;
 create index gate_due_at on gate (due_at);
+create index gate_stage_due_at on gate (stage, due_at);
 
 -- Who counts against a limit: one row for each holder, so that nothing has to be counted up and
 -- down. `owner_id` is the job, or the queue for the scope `queue`.

@@ -5,6 +5,8 @@
 
 #[path = "store/backup.rs"]
 mod backup;
+#[path = "store/cancelling.rs"]
+mod cancelling;
 #[path = "store/claims.rs"]
 mod claims;
 #[path = "store/completions.rs"]
@@ -17,12 +19,16 @@ mod fencing;
 mod handlers;
 #[path = "store/hosts.rs"]
 mod hosts;
+#[path = "store/limits.rs"]
+mod limits;
 #[path = "store/planning.rs"]
 mod planning;
 #[path = "store/pruning.rs"]
 mod pruning;
 #[path = "store/reading.rs"]
 mod reading;
+#[path = "store/repeating.rs"]
+mod repeating;
 #[path = "store/rescue.rs"]
 mod rescue;
 #[path = "store/schema.rs"]

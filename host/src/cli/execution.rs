@@ -9,10 +9,12 @@ use uuid::Uuid;
 
 use super::table::table;
 use super::{CliError, Global, Report};
-use crate::execution::State;
+use crate::execution::{Failure, FailureKind, State};
 use crate::job::Name;
 use crate::store::{ExecutionFilter, ExecutionRecord, Store};
 use crate::wire;
+
+mod change;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ExecutionCommand {
@@ -40,6 +42,24 @@ pub(super) enum ExecutionCommand {
         #[arg(value_parser = parse_id)]
         id: Uuid,
     },
+    /// Cancel executions: what has not started never will, and what runs is told to end.
+    Cancel {
+        /// Their ids.
+        #[arg(value_parser = parse_id, required = true, value_name = "ID")]
+        ids: Vec<Uuid>,
+        /// Why, for whoever looks at them later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Repeat executions that failed, were cancelled or skipped, each as a new one.
+    Retry {
+        /// Their ids.
+        #[arg(value_parser = parse_id, required = true, value_name = "ID")]
+        ids: Vec<Uuid>,
+        /// Also those that succeeded.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 fn parse_id(text: &str) -> Result<Uuid, String> {
@@ -58,6 +78,8 @@ pub(super) async fn run(global: &Global, command: ExecutionCommand) -> Result<Re
             Ok(Report::new(&wire::Execution::from(record), text))
         }
         ExecutionCommand::Logs { id } => logs(&store, id).await,
+        ExecutionCommand::Cancel { ids, reason } => change::cancel(&store, &ids, reason.as_deref()).await,
+        ExecutionCommand::Retry { ids, force } => change::retry(&store, &ids, force).await,
     }
 }
 
@@ -94,11 +116,11 @@ async fn list(store: &Store, job: Option<Name>, state: Option<&str>, limit: u32)
 
 async fn find(store: &Store, id: Uuid) -> Result<ExecutionRecord, CliError> {
     let record = store.execution(id).await?;
-    record.ok_or_else(|| {
-        CliError::usage(format!(
-            "there is no execution {id}, or no longer; `innkeeper execution list` shows those there are"
-        ))
-    })
+    record.ok_or_else(|| CliError::usage(unknown(id)))
+}
+
+fn unknown(id: Uuid) -> String {
+    format!("there is no execution {id}, or no longer; `innkeeper execution list` shows those there are")
 }
 
 /// Everything about an execution, a line each.
@@ -120,6 +142,12 @@ pub(super) fn describe(record: &ExecutionRecord) -> String {
             line(name, &time.to_string());
         }
     }
+    if let Some(retry_of) = &record.retry_of {
+        line("retry of", &retry_of.to_string());
+    }
+    if let Some(reason) = &record.cancel_requested {
+        line("to be ended", reason);
+    }
     line("args", &record.args.to_string());
     if let Some(host) = &record.host {
         line("host", host);
@@ -131,11 +159,27 @@ pub(super) fn describe(record: &ExecutionRecord) -> String {
         line("progress", &progress_text(progress));
     }
     match (&record.error, &record.result) {
-        (Some(error), _) => line("error", &format!("{}: {}", error.kind.as_str(), error.message)),
+        (Some(error), _) => line(error_label(error.kind), &error_text(error)),
         (None, Some(result)) => line("result", &result.to_string()),
         (None, None) => {}
     }
     text
+}
+
+/// A cancellation and a skip are no errors, and their kinds are the state.
+fn error_label(kind: FailureKind) -> &'static str {
+    if is_kind_of_end(kind) { "reason" } else { "error" }
+}
+
+fn error_text(error: &Failure) -> String {
+    if is_kind_of_end(error.kind) {
+        return error.message.clone();
+    }
+    format!("{}: {}", error.kind.as_str(), error.message)
+}
+
+fn is_kind_of_end(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Cancelled | FailureKind::Skipped)
 }
 
 fn progress_text(progress: &crate::execution::Progress) -> String {
@@ -146,7 +190,7 @@ fn progress_text(progress: &crate::execution::Progress) -> String {
 
 fn outcome(record: &ExecutionRecord) -> String {
     match (&record.error, &record.result, &record.progress) {
-        (Some(error), ..) => format!("{}: {}", error.kind.as_str(), error.message),
+        (Some(error), ..) => error_text(error),
         (None, Some(result), _) => result.to_string(),
         (None, None, Some(progress)) => progress_text(progress),
         (None, None, None) => String::new(),

@@ -4,11 +4,13 @@
 //! execution keeps its slot, so that no more are started than can be recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::queues::Slot;
 use super::session::LiveSession;
 use super::{Engine, STORE_RETRY, StoreWatch};
 use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
@@ -28,7 +30,7 @@ const TOO_MANY_LINES: usize = 20;
 pub(super) struct Ended {
     pub(super) session: Arc<LiveSession>,
     pub(super) completion: Completion,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) slot: Slot,
 }
 
 /// Where ended executions are handed in. The completer ends when every clone is dropped.
@@ -105,10 +107,15 @@ async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch
     session.close_all(completions.iter().map(|completion| completion.lease));
     report(&completions, &recordings);
     drop(slots);
-    if completions.iter().any(|completion| matches!(completion.next, Next::RetryIn(_))) {
+    let sets_something_off = |completion: &Completion| {
+        matches!(completion.next, Next::RetryIn(_)) || !completion.effects.is_none()
+    };
+    if completions.iter().any(sets_something_off) {
         engine.due.notify_one();
     }
-    if completions.iter().any(|completion| completion.next == Next::Requeue) {
+    if engine.queues_are_limited.load(Ordering::Relaxed)
+        || completions.iter().any(|completion| completion.next == Next::Requeue)
+    {
         engine.ready.notify_one();
     }
 }

@@ -1,22 +1,22 @@
 //! START: fills the free slots with what is ready.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::completer::{Completions, Ended};
-use super::floor::Floor;
+use super::queues::{Claimed, Queues};
 use super::session::LiveSession;
 use super::{Engine, POLL, STORE_RETRY, StoreWatch, executor};
 use crate::execution::Outcome;
-use crate::store::{Started, StoreError};
+use crate::store::StoreError;
 
 pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
     let mut watch = StoreWatch::new(&engine);
-    let mut floor = Floor::new(Instant::now());
-    while let Some(mut slots) = free_slots(&engine).await {
-        let free = slots.num_permits();
+    let mut queues = Queues::new(Instant::now());
+    while let Some(slots) = free_slots(&engine).await {
         let session = engine.session.current();
         // A session that was stopped is about to be replaced: what it starts would be stopped.
         if session.stop.is_cancelled() || (session.is_in_doubt() && !settle(&engine, &session).await) {
@@ -24,9 +24,10 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             pause(&engine, STORE_RETRY).await;
             continue;
         }
-        let limit = u32::try_from(free).unwrap_or(u32::MAX);
-        let (from, began) = (floor.of_scan(Instant::now()), Instant::now());
-        let started = match engine.store.claim_from(session.id, limit, from).await {
+        // What is known of the queues is good enough where the store does not answer now.
+        watch.note("queues", queues.refresh(&engine.store, Instant::now()).await);
+        engine.queues_are_limited.store(queues.are_limited(), Ordering::Relaxed);
+        let claimed = match queues.start(&engine.store, &session, slots).await {
             // The session's own task registers a new one.
             Err(StoreError::SessionLost) => {
                 engine.session.doubt();
@@ -35,20 +36,13 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             }
             other => watch.note("start", other),
         };
-        let Some(Started { attempts, lowest_rank }) = started else {
+        let Some(Claimed { attempts, is_full }) = claimed else {
             session.set_in_doubt(true);
-            drop(slots);
             pause(&engine, STORE_RETRY).await;
             continue;
         };
-        // One of a low priority says nothing of those that are due now.
-        let now = attempts.first().map_or(i64::MAX, |attempt| attempt.started_at.as_microsecond());
-        floor.note(from, began, began.elapsed(), lowest_rank.map(|rank| rank.min(now)));
-        let filled = attempts.len() == free;
-        session.open_all(attempts.iter().map(|attempt| attempt.lease));
-        for attempt in attempts {
-            // The store starts no more than it was asked for.
-            let Some(slot) = slots.split(1) else { break };
+        session.open_all(attempts.iter().map(|(attempt, _)| attempt.lease));
+        for (attempt, slot) in attempts {
             // The drain began while the store was asked: nothing new is started.
             if engine.drain.is_cancelled() {
                 let completion = attempt.finish(Outcome::Released);
@@ -59,8 +53,7 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
                 executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
             engine.executions.spawn_on(execution, engine.runtime.threads());
         }
-        drop(slots);
-        if !filled {
+        if !is_full {
             pause(&engine, POLL).await;
         }
     }

@@ -5,12 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Engine;
+use super::canceller::Cancellation;
 use super::completer::{Completions, Ended};
 use super::fence::{self, Commits};
 use super::port::EnginePort;
+use super::queues::Slot;
 use super::registry::Plugin;
 use super::session::LiveSession;
 use crate::execution::{Attempt, Failure, FailureKind, Outcome};
@@ -23,16 +24,34 @@ pub(super) async fn execute(
     engine: Arc<Engine>,
     session: Arc<LiveSession>,
     attempt: Attempt,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     completions: Completions,
 ) {
     tracing::debug!(job = %attempt.job.name, execution = %attempt.execution, attempt = attempt.attempt, "started");
     let outcome = match engine.plugins.get(&attempt.job.plugin).cloned() {
-        Some(plugin) => run(&engine, &session, plugin, &attempt).await,
+        Some(plugin) => run_cancellable(&engine, &session, plugin, &attempt).await,
         None => host_failure(format!("this host has no plugin `{}`", attempt.job.plugin)),
     };
     let completion = attempt.finish(outcome);
     completions.send(Ended { session, completion, slot }).await;
+}
+
+/// As [`run`], which ends earlier where somebody wants that.
+async fn run_cancellable(
+    engine: &Arc<Engine>,
+    session: &Arc<LiveSession>,
+    plugin: Arc<Plugin>,
+    attempt: &Attempt,
+) -> Outcome {
+    let entered = engine.cancellations.enter(attempt.lease, &session.stop);
+    let cancellation = &entered.cancellation;
+    let grace = attempt.job.policies.cancel_grace;
+    let outcome = tokio::select! {
+        biased;
+        outcome = run(engine, session, plugin, attempt, cancellation) => outcome,
+        never = cancellation.enforce(grace) => match never {},
+    };
+    cancellation.judge(outcome, grace)
 }
 
 /// When it returns, every transaction that the handler caused has ended, its own in the
@@ -42,24 +61,27 @@ async fn run(
     session: &Arc<LiveSession>,
     plugin: Arc<Plugin>,
     attempt: &Attempt,
+    cancellation: &Arc<Cancellation>,
 ) -> Outcome {
     if let Err(failure) = check(&plugin, attempt) {
         return Outcome::Failed(failure);
     }
     let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
-    if let Err(outcome) = fence::raise(&plugin, session, attempt).await {
+    if let Err(outcome) = fence::raise(&plugin, &cancellation.stop, attempt).await {
         return outcome;
     }
     let commits = Commits::new(session);
     let db = Session::of_attempt(plugin.grants.clone(), owner, commits.holder(attempt), attempt.job.timeout);
-    let port = Arc::new(EnginePort::new(engine.clone(), session.clone(), plugin.clone(), attempt));
+    let port =
+        EnginePort::new(engine.clone(), session.clone(), plugin.clone(), attempt, cancellation.clone());
+    let port = Arc::new(port);
     let call = Call {
         attempt,
         config: plugin.config.clone(),
         session: db.clone(),
         port: port.clone(),
         memory: plugin.limits.memory,
-        stop: &session.stop,
+        stop: &cancellation.stop,
     };
     let calling = AssertUnwindSafe(engine.runtime.call(&plugin.component, call));
     // What the call has changed is its own, but for the session and the port, whose locks bear

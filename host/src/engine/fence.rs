@@ -10,6 +10,7 @@ use super::session::LiveSession;
 use crate::execution::{Attempt, Failure, FailureKind, Outcome};
 use crate::interfaces::db::Ended;
 use crate::interfaces::db::fence::{CommitGuard, Holder};
+use crate::runtime::Stop;
 
 /// How long to wait before a fence that could not be raised is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -66,13 +67,13 @@ impl CommitGuard for Commits {
 ///
 /// # Errors
 /// What to record, where the handler must not be called.
-pub(super) async fn raise(plugin: &Plugin, session: &LiveSession, attempt: &Attempt) -> Result<(), Outcome> {
+pub(super) async fn raise(plugin: &Plugin, stop: &Stop, attempt: &Attempt) -> Result<(), Outcome> {
     if attempt.attempt == 1 || !plugin.grants.is_fenced() {
         return Ok(());
     }
     tokio::select! {
         biased;
-        () = session.stop.cancelled() => Err(Outcome::Released),
+        () = stop.cancelled() => Err(Outcome::Released),
         raised = tokio::time::timeout(attempt.job.timeout, until_raised(plugin, attempt)) => {
             raised.map_err(|_elapsed| {
                 let message = format!(

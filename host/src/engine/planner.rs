@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::floor::Floor;
 use super::{Engine, STORE_RETRY, StoreWatch};
+use crate::store::Admitted;
 
 /// Jobs and waiting executions that one transaction takes on.
 const BATCH: u32 = 500;
@@ -32,7 +33,14 @@ pub(super) async fn run(engine: Arc<Engine>) {
                 for fired in &planned.fired {
                     tracing::debug!(job = %fired.job, execution = %fired.execution, fire_time = %fired.fire_time, "fired");
                 }
-                if !planned.fired.is_empty() || planned.promoted > 0 {
+                if planned.admitted.skipped > 0 || planned.admitted.replaced > 0 {
+                    let Admitted { skipped, replaced, .. } = planned.admitted;
+                    tracing::info!(skipped, replaced, "executions gave way to the limits of their jobs");
+                }
+                if planned.admitted.replaced > 0 {
+                    engine.cancels.notify_one();
+                }
+                if planned.did_something() {
                     engine.ready.notify_one();
                     engine.others.notify_one();
                 }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::Engine;
+use super::canceller::Cancellation;
 use super::registry::Plugin;
 use super::session::LiveSession;
 use super::submit::{SubmitError, submit};
@@ -26,6 +27,7 @@ pub(super) struct EnginePort {
     session: Arc<LiveSession>,
     holder: Holder,
     writes: TaskTracker,
+    cancellation: Arc<Cancellation>,
     /// The host's log tells that something of this attempt was lost.
     told: AtomicBool,
 }
@@ -36,9 +38,18 @@ impl EnginePort {
         session: Arc<LiveSession>,
         plugin: Arc<Plugin>,
         attempt: &Attempt,
+        cancellation: Arc<Cancellation>,
     ) -> Self {
         let holder = Holder { session: session.id, lease: attempt.lease, execution: attempt.execution };
-        Self { engine, plugin, session, holder, writes: TaskTracker::new(), told: AtomicBool::new(false) }
+        Self {
+            engine,
+            plugin,
+            session,
+            holder,
+            writes: TaskTracker::new(),
+            cancellation,
+            told: AtomicBool::new(false),
+        }
     }
 
     /// Waits until every transaction that the handler caused has ended.
@@ -98,7 +109,9 @@ impl Port for EnginePort {
     }
 
     fn cancelled(&self) -> bool {
-        self.engine.drain.is_cancelled() || self.session.stop.is_cancelled()
+        self.cancellation.is_requested()
+            || self.engine.drain.is_cancelled()
+            || self.session.stop.is_cancelled()
     }
 
     async fn enqueue(&self, request: EnqueueRequest) -> Result<Uuid, EnqueueError> {

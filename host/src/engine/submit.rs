@@ -2,10 +2,11 @@
 //! for goes the same way.
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::job::Job;
 use crate::plugin::{find_handler, from_descriptions};
-use crate::store::{Enqueued, NewExecution, Store, StoreError};
+use crate::store::{Enqueued, NewExecution, Repeated, Store, StoreError};
 
 /// Why nothing was enqueued.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,21 @@ pub async fn submit(store: &Store, execution: &NewExecution<'_>) -> Result<Enque
         check_args(store, &record.job, args).await?;
     }
     Ok(store.enqueue(execution).await?)
+}
+
+/// Repeats an execution that has ended, after a look at its arguments: the job's handler may take
+/// others by now. `even_succeeded`: also one that succeeded.
+///
+/// # Errors
+/// See [`SubmitError`].
+pub async fn repeat(store: &Store, execution: Uuid, even_succeeded: bool) -> Result<Repeated, SubmitError> {
+    if let Some(old) = store.execution(execution).await?.filter(|old| old.state.is_final()) {
+        let record = store.job(&old.job).await?;
+        if record.retired_at.is_none() {
+            check_args(store, &record.job, &old.args).await?;
+        }
+    }
+    Ok(store.repeat(execution, even_succeeded).await?)
 }
 
 async fn check_args(store: &Store, job: &Job, args: &Value) -> Result<(), SubmitError> {

@@ -112,6 +112,7 @@ impl Engine {
     fn wake(&self) {
         self.due.notify_one();
         self.ready.notify_one();
+        self.cancels.notify_one();
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::cancel::heed_requests;
 use super::connection::Store;
 use super::handler::Holder;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::row::{json_text, micros, on_engine, outcome_code, row, to_count};
 use super::session::SessionId;
-use super::{StoreError, postgres, sqlite};
+use super::{StoreError, effects, postgres, sqlite};
 use crate::execution::{Completion, Failure, FailureKind, Next, Outcome};
 
 /// What became of a completion.
@@ -35,6 +36,7 @@ impl PhaseTx {
         if completions.is_empty() {
             return Ok(Vec::new());
         }
+        let completions = &*heed_requests(self, completions).await?;
         let recorded = if self.lock_live_session(session).await? {
             write_completions(self, session, completions).await?
         } else {
@@ -129,6 +131,11 @@ pub(super) async fn write_completions(
     let keyed: Vec<&Completion> =
         written().filter(|completion| completion.has_unique_key && completion.next == Next::Final).collect();
     release_unique_keys(tx, &keyed).await?;
+    let with_effects: Vec<&Completion> =
+        written().filter(|completion| !completion.effects.is_none()).collect();
+    if !with_effects.is_empty() {
+        effects::apply(tx, &with_effects).await?;
+    }
     Ok(recorded)
 }
 

@@ -16,6 +16,7 @@ use super::time::Time;
 use crate::clock;
 use crate::execution::State;
 use crate::job::{Job, Name};
+use crate::policy::Queue;
 
 /// A job as the store has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -302,6 +303,9 @@ async fn save_job(tx: &mut PhaseTx, owner: &str, job: &Job, next: Option<Time>) 
             .bind(storable(&job.handler))
             .bind(json_text(job)?)
             .bind(next)
+            .bind(job.policies.queue.as_ref().map_or(Queue::DEFAULT, Name::as_str))
+            .bind(job.policies.priority)
+            .bind(job.policies.is_gated())
             .execute(conn)
             .await?;
     });

@@ -8,7 +8,8 @@ use super::StoreError;
 use super::connection::Store;
 use super::handler::Holder;
 use super::phase::{PhaseName, PhaseTx};
-use super::row::{JobRow, json_text, on_engine, rank, row, to_count, trigger_code};
+use super::place::{Hold, JobFacts, NewRow, Placement, insert_executions, limit_key, place};
+use super::row::{JobRow, json_text, on_engine, row, to_count};
 use super::time::Time;
 use crate::clock;
 use crate::execution::Trigger;
@@ -47,6 +48,15 @@ impl Store {
     /// [`StoreError::UnknownJob`] where there is no such job, or it is retired;
     /// [`StoreError::LeaseLost`] where the attempt that asks is over.
     pub async fn enqueue(&self, new: &NewExecution<'_>) -> Result<Enqueued, StoreError> {
+        self.enqueue_repeating(new, None).await
+    }
+
+    /// As [`Store::enqueue`], of an execution that repeats another one.
+    pub(super) async fn enqueue_repeating(
+        &self,
+        new: &NewExecution<'_>,
+        retry_of: Option<Uuid>,
+    ) -> Result<Enqueued, StoreError> {
         let mut phase = match new.by {
             None => self.begin(PhaseName::Enqueue).await?,
             Some(holder) => {
@@ -62,7 +72,7 @@ impl Store {
         {
             return Ok(Enqueued { id: holder, created: false });
         }
-        insert(tx, &job, id, new).await?;
+        insert(tx, &job, id, new, retry_of).await?;
         phase.commit().await?;
         Ok(Enqueued { id, created: true })
     }
@@ -73,7 +83,18 @@ row! {
         id: i32,
         name: String,
         spec: String,
+        queue_id: i32,
+        priority: i32,
+        gated: bool,
+        paused: bool,
         now: Time,
+    }
+}
+
+impl JobToEnqueue {
+    fn facts(&self) -> JobFacts {
+        let Self { id, queue_id, priority, gated, paused, .. } = *self;
+        JobFacts { id, queue_id, priority, gated, paused }
     }
 }
 
@@ -125,36 +146,33 @@ async fn insert(
     row: &JobToEnqueue,
     id: Uuid,
     new: &NewExecution<'_>,
+    retry_of: Option<Uuid>,
 ) -> Result<(), StoreError> {
     let job = JobRow { id: row.id, name: row.name.clone(), spec: row.spec.clone() }.job()?;
-    let args = json_text(new.args.unwrap_or(&job.args))?;
-    let due = new.run_at.map(|at| Time(clock::truncate(at))).filter(|at| *at > row.now);
-    let now = tx.now;
-    on_engine!(tx, sql, conn => {
-        sqlx::query(sql::INSERT_EXECUTION)
-            .bind(now)
-            .bind(id)
-            .bind(row.id)
-            .bind(args)
-            .bind(trigger_code(new.triggered_by))
-            .bind(new.run_at.map_or(row.now, |at| Time(clock::truncate(at))))
-            .bind(to_count(job.retry.max_attempts))
-            .bind(new.unique_key)
-            .execute(&mut *conn)
-            .await?;
-        match due {
-            Some(due) => {
-                sqlx::query(sql::INSERT_ONE_WAITING).bind(id).bind(row.id).bind(due).execute(conn).await?
-            }
-            None => {
-                sqlx::query(sql::INSERT_ONE_READY)
-                    .bind(rank(row.now.0))
-                    .bind(id)
-                    .bind(row.id)
-                    .execute(conn)
-                    .await?
-            }
-        };
-    });
-    Ok(())
+    let args = new.args.unwrap_or(&job.args);
+    let run_at = new.run_at.map(|at| Time(clock::truncate(at)));
+    let facts = row.facts();
+    let limit_key = limit_key(&job, args);
+    let execution = NewRow {
+        id,
+        job: facts,
+        args: json_text(args)?,
+        triggered_by: new.triggered_by,
+        scheduled_at: run_at.unwrap_or(row.now),
+        fire_time: None,
+        max_attempts: to_count(job.retry.max_attempts),
+        unique_key: new.unique_key.map(str::to_owned),
+        limit_key: limit_key.clone(),
+        retry_of,
+    };
+    insert_executions(tx, &[execution]).await?;
+    let later = run_at.filter(|at| *at > row.now);
+    let hold = match later {
+        Some(due) => Hold::Until(due),
+        None if facts.paused => Hold::Paused,
+        None if facts.gated => Hold::Permit,
+        None => Hold::None,
+    };
+    let due = later.unwrap_or(row.now);
+    place(tx, &[Placement { execution: id, job: facts, due, attempt: 0, limit_key, hold }]).await
 }

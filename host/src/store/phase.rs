@@ -22,6 +22,8 @@ pub enum PhaseName {
     Rescue,
     /// An execution is asked for.
     Enqueue,
+    /// Executions are cancelled.
+    Cancel,
     /// A handler's log, progress or checkpoint.
     Handler,
     /// Jobs, components, plugins and host sessions.
@@ -44,6 +46,7 @@ impl PhaseName {
             Self::Plan => "planning",
             Self::Rescue => "rescue",
             Self::Enqueue => "enqueuing",
+            Self::Cancel => "cancelling",
             Self::Handler => "a handler's record",
             Self::Definition => "definitions",
             Self::Prune => "pruning",

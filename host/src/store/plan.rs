@@ -1,17 +1,20 @@
 //! Due jobs become executions, and waiting executions ready ones.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::admission::Admitted;
 use super::connection::Store;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
-use super::row::{JobRow, json_text, on_engine, on_read, rank, row, stored_name, to_count};
+use super::place::{Hold, JobFacts, NewRow, Placement, insert_executions, limit_key, place};
+use super::promote::promote;
+use super::row::{JobRow, json_text, on_engine, on_read, row, stored_name, to_count};
 use super::time::Time;
 use super::{StoreError, postgres, sqlite};
 use crate::clock;
+use crate::execution::Trigger;
 use crate::job::Name;
 
 /// What a round of planning did.
@@ -21,6 +24,8 @@ pub struct Planned {
     pub fired: Vec<FiredExecution>,
     /// How many waiting executions may start now.
     pub promoted: usize,
+    /// What became of executions that waited for permits or other jobs.
+    pub admitted: Admitted,
     /// Due jobs that cannot fire, since this binary cannot read their definitions, and why.
     pub unreadable: Vec<String>,
     /// How long until there is more to do, by the store's clock; zero where the limit was
@@ -74,17 +79,29 @@ impl Store {
         if due.wait() != Some(Duration::ZERO) {
             return Ok(Planned { next_due: due.wait(), lowest_due, ..Planned::default() });
         }
-        let mut phase = self.begin(PhaseName::Plan).await?;
-        let mut unreadable = Vec::new();
-        let fired = fire_due_jobs(phase.tx(), self, limit, &mut unreadable).await?;
-        let promoted = promote(phase.tx(), limit, floor).await?;
-        phase.commit().await?;
-        let mut next_due = self.next_due(floor).await?.wait();
-        if fired.is_empty() && promoted == 0 {
-            // What is due is in another planner's hands, or of no use to this binary.
-            next_due = next_due.map(|wait| wait.max(OTHERS_TURN));
+        let mut planned = Planned { lowest_due, ..Planned::default() };
+        // A transaction each: what one of them holds, the next one must not wait for.
+        if due.is_due(due.job_due) {
+            let mut phase = self.begin(PhaseName::Plan).await?;
+            planned.fired = fire_due_jobs(phase.tx(), self, limit, &mut planned.unreadable).await?;
+            phase.commit().await?;
         }
-        Ok(Planned { fired, promoted, unreadable, next_due, lowest_due })
+        if due.is_due(due.waiting_due) {
+            let mut phase = self.begin(PhaseName::Plan).await?;
+            planned.promoted = promote(phase.tx(), limit, floor).await?;
+            phase.commit().await?;
+        }
+        let mut due = self.next_due(floor).await?;
+        if due.is_due(due.gate_due) {
+            planned.admitted = self.admit(limit).await?;
+            due = self.next_due(floor).await?;
+        }
+        planned.next_due = due.wait();
+        if !planned.did_something() {
+            // What is due is in another planner's hands, or of no use to this binary.
+            planned.next_due = planned.next_due.map(|wait| wait.max(OTHERS_TURN));
+        }
+        Ok(planned)
     }
 
     async fn next_due(&self, floor: Time) -> Result<NextDueRow, StoreError> {
@@ -94,10 +111,22 @@ impl Store {
     }
 }
 
+impl Planned {
+    /// True where something was found that was due.
+    #[must_use]
+    pub fn did_something(&self) -> bool {
+        !self.fired.is_empty() || self.promoted > 0 || self.admitted.looked > 0
+    }
+}
+
 impl NextDueRow {
+    fn is_due(&self, time: Option<Time>) -> bool {
+        time.is_some_and(|time| time <= self.now)
+    }
+
     /// How long until something is due; zero where it is already.
     fn wait(&self) -> Option<Duration> {
-        let first = [self.job_due, self.waiting_due].into_iter().flatten().min();
+        let first = [self.job_due, self.waiting_due, self.gate_due].into_iter().flatten().min();
         first.map(|first| Duration::try_from(first.0.duration_since(self.now.0)).unwrap_or_default())
     }
 }
@@ -110,6 +139,7 @@ row! {
         now: Time,
         job_due: Option<Time>,
         waiting_due: Option<Time>,
+        gate_due: Option<Time>,
     }
 }
 
@@ -118,6 +148,9 @@ row! {
         id: i32,
         name: String,
         spec: String,
+        queue_id: i32,
+        priority: i32,
+        gated: bool,
         next_fire_at: Time,
         now: Time,
     }
@@ -125,12 +158,10 @@ row! {
 
 /// A due job, what it fires, and when it does so next.
 struct Fire {
-    job_id: i32,
     job: Name,
-    execution: Uuid,
+    row: NewRow,
     fire_time: Time,
-    args: String,
-    max_attempts: i32,
+    waits_for_others: bool,
     next: Option<Time>,
 }
 
@@ -155,126 +186,86 @@ async fn fire_due_jobs(
     if fires.is_empty() {
         return Ok(Vec::new());
     }
-    let new = insert_fires(tx, &fires).await?;
-    fires.retain(|fire| new.contains(&fire.execution));
-    insert_ready(tx, &fires).await?;
+    let rows: Vec<NewRow> = fires.iter().map(|fire| fire.row.clone()).collect();
+    let new = insert_executions(tx, &rows).await?;
+    move_fire_times(tx, &fires).await?;
+    fires.retain(|fire| new.contains(&fire.row.id));
+    place(tx, &fires.iter().map(Fire::placement).collect::<Vec<_>>()).await?;
     Ok(fires
         .into_iter()
-        .map(|fire| FiredExecution { job: fire.job, execution: fire.execution, fire_time: fire.fire_time.0 })
+        .map(|fire| FiredExecution { job: fire.job, execution: fire.row.id, fire_time: fire.fire_time.0 })
         .collect())
 }
 
 /// What a due job fires: of the times that were missed, the latest.
 fn fire(store: &Store, row: DueJobRow) -> Result<Fire, StoreError> {
     let name = stored_name(&row.name)?;
+    let DueJobRow { id, queue_id, priority, gated, .. } = row;
+    let facts = JobFacts { id, queue_id, priority, gated, paused: false };
     let job = JobRow { id: row.id, name: row.name, spec: row.spec }.job()?;
     let (now, first) = (row.now.0, row.next_fire_at.0);
     // A job that lost its schedule has no next fire time; this one lost it to a mistake.
     let latest = job.schedule.as_ref().map_or(first, |schedule| schedule.latest_until(first, now));
     let next = job.schedule.as_ref().and_then(|schedule| schedule.next_after(latest.max(now)));
+    let fire_time = Time(clock::truncate(latest));
+    let limit_key = limit_key(&job, &job.args);
     Ok(Fire {
-        job_id: row.id,
         job: name,
-        execution: store.new_id(row.now),
-        fire_time: Time(clock::truncate(latest)),
-        args: json_text(&job.args)?,
-        max_attempts: to_count(job.retry.max_attempts),
+        row: NewRow {
+            id: store.new_id(row.now),
+            job: facts,
+            args: json_text(&job.args)?,
+            triggered_by: Trigger::Schedule,
+            scheduled_at: fire_time,
+            fire_time: Some(fire_time),
+            max_attempts: to_count(job.retry.max_attempts),
+            unique_key: None,
+            limit_key,
+            retry_of: None,
+        },
+        fire_time,
+        waits_for_others: job.policies.after.is_some(),
         next: next.map(|next| Time(clock::truncate(next))),
     })
 }
 
-/// Inserts the executions and moves the jobs' fire times. Returns the executions that are new:
-/// a fire time that has one already keeps it.
-async fn insert_fires(tx: &mut PhaseTx, fires: &[Fire]) -> Result<HashSet<Uuid>, StoreError> {
-    let now = tx.now;
-    match &mut tx.engine {
-        EngineTx::Postgres(conn) => {
-            let ids: Vec<i32> = fires.iter().map(|fire| fire.job_id).collect();
-            let new: Vec<Uuid> = sqlx::query_scalar(postgres::INSERT_FIRES)
-                .bind(now)
-                .bind(fires.iter().map(|fire| fire.execution).collect::<Vec<_>>())
-                .bind(&ids)
-                .bind(fires.iter().map(|fire| fire.args.as_str()).collect::<Vec<_>>())
-                .bind(fires.iter().map(|fire| fire.fire_time).collect::<Vec<_>>())
-                .bind(fires.iter().map(|fire| fire.max_attempts).collect::<Vec<_>>())
-                .fetch_all(&mut **conn)
-                .await?;
-            sqlx::query(postgres::MOVE_FIRE_TIMES)
-                .bind(&ids)
-                .bind(fires.iter().map(|fire| fire.next).collect::<Vec<_>>())
-                .execute(&mut **conn)
-                .await?;
-            Ok(new.into_iter().collect())
-        }
-        EngineTx::Sqlite(conn) => {
-            let mut new = HashSet::with_capacity(fires.len());
-            for fire in fires {
-                let id: Option<Uuid> = sqlx::query_scalar(sqlite::INSERT_FIRES)
-                    .bind(now)
-                    .bind(fire.execution)
-                    .bind(fire.job_id)
-                    .bind(&fire.args)
-                    .bind(fire.fire_time)
-                    .bind(fire.max_attempts)
-                    .fetch_optional(&mut **conn)
-                    .await?;
-                new.extend(id);
-                sqlx::query(sqlite::MOVE_FIRE_TIMES)
-                    .bind(fire.job_id)
-                    .bind(fire.next)
-                    .execute(&mut **conn)
-                    .await?;
-            }
-            Ok(new)
+impl Fire {
+    fn placement(&self) -> Placement {
+        let hold = match self.row.job {
+            _ if self.waits_for_others => Hold::After,
+            JobFacts { gated: true, .. } => Hold::Permit,
+            JobFacts { gated: false, .. } => Hold::None,
+        };
+        Placement {
+            execution: self.row.id,
+            job: self.row.job,
+            due: self.fire_time,
+            attempt: 0,
+            limit_key: self.row.limit_key.clone(),
+            hold,
         }
     }
 }
 
-async fn insert_ready(tx: &mut PhaseTx, fires: &[Fire]) -> Result<(), StoreError> {
+/// Sets when the jobs fire next.
+async fn move_fire_times(tx: &mut PhaseTx, fires: &[Fire]) -> Result<(), StoreError> {
     match &mut tx.engine {
         EngineTx::Postgres(conn) => {
-            sqlx::query(postgres::INSERT_READY)
-                .bind(fires.iter().map(|fire| rank(fire.fire_time.0)).collect::<Vec<_>>())
-                .bind(fires.iter().map(|fire| fire.execution).collect::<Vec<_>>())
-                .bind(fires.iter().map(|fire| fire.job_id).collect::<Vec<_>>())
+            sqlx::query(postgres::MOVE_FIRE_TIMES)
+                .bind(fires.iter().map(|fire| fire.row.job.id).collect::<Vec<_>>())
+                .bind(fires.iter().map(|fire| fire.next).collect::<Vec<_>>())
                 .execute(&mut **conn)
                 .await?;
         }
         EngineTx::Sqlite(conn) => {
             for fire in fires {
-                sqlx::query(sqlite::INSERT_READY)
-                    .bind(rank(fire.fire_time.0))
-                    .bind(fire.execution)
-                    .bind(fire.job_id)
+                sqlx::query(sqlite::MOVE_FIRE_TIMES)
+                    .bind(fire.row.job.id)
+                    .bind(fire.next)
                     .execute(&mut **conn)
                     .await?;
             }
         }
     }
     Ok(())
-}
-
-/// Moves executions whose wait is over to `ready`.
-async fn promote(tx: &mut PhaseTx, limit: u32, floor: Time) -> Result<usize, StoreError> {
-    let now = tx.now;
-    let promoted = match &mut tx.engine {
-        EngineTx::Postgres(conn) => sqlx::query(postgres::PROMOTE)
-            .bind(now)
-            .bind(i64::from(limit))
-            .bind(floor)
-            .execute(&mut **conn)
-            .await?
-            .rows_affected(),
-        EngineTx::Sqlite(conn) => {
-            let promoted =
-                sqlx::query(sqlite::PROMOTE).bind(now).bind(i64::from(limit)).execute(&mut **conn).await?;
-            sqlx::query(sqlite::FORGET_PROMOTED)
-                .bind(now)
-                .bind(i64::from(limit))
-                .execute(&mut **conn)
-                .await?;
-            promoted.rows_affected()
-        }
-    };
-    Ok(usize::try_from(promoted).unwrap_or(usize::MAX))
 }

@@ -3,14 +3,18 @@
 //! Every table is named with its schema, so that a login's `search_path` changes nothing.
 //! `coalesce($n, now())` takes the database's clock unless a test brings its own.
 
+mod cancel;
+mod gates;
 mod prune;
 mod reads;
 mod writes;
 
+pub(super) use cancel::*;
+pub(super) use gates::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, READS, PRUNING].concat()
+    [WRITES, GATES, READS, PRUNING, CANCELLING].concat()
 }

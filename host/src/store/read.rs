@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
-use super::row::{from_count, on_read, row, stored_failure, stored_json, stored_name, stored_trigger};
+use super::row::{
+    from_count, on_read, row, state_of_outcome, stored_failure, stored_json, stored_name, stored_trigger,
+};
 use super::time::Time;
 use crate::execution::{Failure, Progress, State, Trigger};
 use crate::job::Name;
@@ -50,6 +52,10 @@ pub struct ExecutionRecord {
     pub component_digest: Option<String>,
     /// What the handler last said of its progress.
     pub progress: Option<Progress>,
+    /// The execution that it repeats, where an operator asked for that.
+    pub retry_of: Option<Uuid>,
+    /// Why it is to end, while it runs and somebody wants that.
+    pub cancel_requested: Option<String>,
 }
 
 /// Which executions are looked for.
@@ -136,6 +142,7 @@ row! {
         digest: Option<String>,
         /// The final completion, else the latest.
         completion_lease: Option<i64>,
+        completion_attempt: Option<i32>,
         outcome: Option<String>,
         r#final: Option<bool>,
         finished_at: Option<Time>,
@@ -147,6 +154,8 @@ row! {
         done: Option<i64>,
         total: Option<i64>,
         message: Option<String>,
+        retry_of: Option<Uuid>,
+        cancel_reason: Option<String>,
     }
 }
 
@@ -155,14 +164,7 @@ impl ExecutionRow {
     pub(super) fn state(&self) -> Result<State, StoreError> {
         let lost = || StoreError::Corrupt(format!("execution {} is nowhere", self.id));
         if self.r#final == Some(true) {
-            let outcome = self.outcome.as_deref().unwrap_or_default();
-            return match outcome {
-                "succeeded" => Ok(State::Succeeded),
-                "failed" => Ok(State::Failed),
-                "cancelled" => Ok(State::Cancelled),
-                "skipped" => Ok(State::Skipped),
-                other => Err(StoreError::Corrupt(format!("execution {} ended as `{other}`", self.id))),
-            };
+            return state_of_outcome(self.id, self.outcome.as_deref().unwrap_or_default());
         }
         match (self.waiting_attempt, self.ready_attempt, self.start_lease) {
             (Some(0), _, _) => Ok(State::Scheduled),
@@ -177,7 +179,10 @@ impl ExecutionRow {
 
     fn record(self) -> Result<ExecutionRecord, StoreError> {
         let state = self.state()?;
-        let attempt = self.waiting_attempt.or(self.ready_attempt).or(self.start_attempt).unwrap_or(0);
+        // One that was ended before it started (again) has no start that would tell.
+        let unstarted = self.completion_attempt.filter(|_| self.completion_lease == Some(0));
+        let attempt =
+            self.waiting_attempt.or(self.ready_attempt).or(unstarted).or(self.start_attempt).unwrap_or(0);
         // While another attempt runs, the error of the one before is history.
         let error = self.error.filter(|_| state != State::Running);
         let progress = self.done.map(|done| Progress {
@@ -204,6 +209,8 @@ impl ExecutionRow {
             host: self.host,
             component_digest: self.digest,
             progress,
+            retry_of: self.retry_of,
+            cancel_requested: self.cancel_reason.filter(|_| state == State::Running),
         })
     }
 }

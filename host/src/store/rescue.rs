@@ -3,12 +3,16 @@
 use uuid::Uuid;
 
 use super::StoreError;
+use super::cancel::heed_requests;
 use super::completion::write_completions;
 use super::connection::Store;
 use super::phase::{PhaseName, PhaseTx};
-use super::row::{crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row};
+use super::row::{
+    LoadedJob, crashed, from_count, load_jobs, next_without_definition, on_engine, on_read, row,
+    stored_trigger,
+};
 use super::session::{SessionId, SessionRow};
-use crate::execution::{self, Completion, Effects, Next, Outcome};
+use crate::execution::{self, Completion, Next, Outcome};
 use crate::job::Name;
 
 /// An execution whose host died.
@@ -84,8 +88,8 @@ impl Store {
         let jobs = load_jobs(tx, open.iter().map(|start| start.job_id)).await?;
         let mut completions = Vec::new();
         for start in open.iter().filter(|start| !known.contains(&start.lease)) {
-            let (name, _) = jobs.get(&start.job_id).ok_or_else(|| start.of_no_job())?;
-            completions.push(start.completion(name, Outcome::Released, Next::Requeue)?);
+            let job = jobs.get(&start.job_id).ok_or_else(|| start.of_no_job())?;
+            completions.push(start.completion(job, Outcome::Released, Next::Requeue)?);
         }
         write_completions(tx, session, &completions).await?;
         phase.commit().await?;
@@ -101,20 +105,24 @@ row! {
         job_id: i32,
         max_attempts: i32,
         has_unique_key: bool,
+        triggered_by: String,
+        holds_permits: bool,
     }
 }
 
 impl OpenStartRow {
-    fn completion(&self, job: &Name, outcome: Outcome, next: Next) -> Result<Completion, StoreError> {
+    fn completion(&self, loaded: &LoadedJob, outcome: Outcome, next: Next) -> Result<Completion, StoreError> {
+        let mut effects = loaded.effects(stored_trigger(&self.triggered_by)?);
+        effects.permits |= self.holds_permits;
         Ok(Completion {
             lease: self.lease,
             execution: self.execution_id,
-            job: job.clone(),
+            job: loaded.name.clone(),
             attempt: from_count(self.attempt)?,
             outcome,
             next,
             has_unique_key: self.has_unique_key,
-            effects: Effects::default(),
+            effects,
         })
     }
 
@@ -137,21 +145,22 @@ pub(super) async fn bury(
     let jobs = load_jobs(tx, open.iter().map(|start| start.job_id)).await?;
     let mut completions = Vec::with_capacity(open.len());
     for start in &open {
-        let (name, job) = jobs.get(&start.job_id).ok_or_else(|| start.of_no_job())?;
+        let loaded = jobs.get(&start.job_id).ok_or_else(|| start.of_no_job())?;
         let (attempt, max_attempts) = (from_count(start.attempt)?, from_count(start.max_attempts)?);
         let outcome = crashed(&locked.host);
-        let next = match job {
+        let next = match &loaded.job {
             Ok(job) => execution::next(job, start.execution_id, attempt, max_attempts, &outcome),
             Err(_) => next_without_definition(attempt, max_attempts),
         };
-        completions.push(start.completion(name, outcome, next)?);
+        completions.push(start.completion(loaded, outcome, next)?);
     }
+    let completions = heed_requests(tx, &completions).await?;
     write_completions(tx, session, &completions).await?;
     Ok(completions
-        .into_iter()
+        .iter()
         .map(|completion| RescuedExecution {
             execution: completion.execution,
-            job: completion.job,
+            job: completion.job.clone(),
             attempt: completion.attempt,
             host: locked.host.clone(),
             next: completion.next,

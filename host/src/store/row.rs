@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::phase::{EngineTx, PhaseTx};
-use crate::execution::{Failure, FailureKind, Next, Outcome, Trigger};
+use super::place::JobFacts;
+use crate::execution::{Effects, Failure, FailureKind, Next, Outcome, State, Trigger};
 use crate::job::{Job, Name};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// Runs `$body` with the statements of the transaction's engine as `$sql` and its connection
 /// as `$conn`. The body is compiled once for each engine.
@@ -98,19 +100,63 @@ impl JobRow {
     }
 }
 
-/// The jobs with these ids, by id. A definition that this binary cannot read is an error value,
-/// so that one job does not stop the others.
+row! {
+    struct JobSpecRow {
+        id: i32,
+        name: String,
+        spec: String,
+        queue_id: i32,
+        priority: i32,
+        gated: bool,
+        paused: bool,
+        followed: bool,
+    }
+}
+
+/// A job as the phases need it.
+#[derive(Debug)]
+pub(super) struct LoadedJob {
+    pub(super) name: Name,
+    /// A definition that this binary cannot read is an error value, so that one job does not stop
+    /// the others.
+    pub(super) job: Result<Arc<Job>, StoreError>,
+    pub(super) facts: JobFacts,
+    /// Other jobs come after it, or are run when it has failed.
+    pub(super) followed: bool,
+}
+
+impl LoadedJob {
+    fn new(row: JobSpecRow) -> Result<Self, StoreError> {
+        let JobSpecRow { id, name, spec, queue_id, priority, gated, paused, followed } = row;
+        let facts = JobFacts { id, queue_id, priority, gated, paused };
+        let row = JobRow { id, name, spec };
+        Ok(Self { name: stored_name(&row.name)?, job: row.job().map(Arc::new), facts, followed })
+    }
+
+    /// What the end of an attempt sets free or sets off.
+    pub(super) fn effects(&self, triggered_by: Trigger) -> Effects {
+        let schedule = self.job.as_ref().ok().and_then(|job| job.schedule.as_ref());
+        let paced = schedule.is_some_and(|schedule| schedule.every_after().is_some());
+        Effects {
+            permits: self.facts.gated,
+            followed: self.followed,
+            paced: paced && triggered_by == Trigger::Schedule,
+        }
+    }
+}
+
+/// The jobs with these ids, by id.
 pub(super) async fn load_jobs(
     tx: &mut PhaseTx,
     ids: impl IntoIterator<Item = i32>,
-) -> Result<HashMap<i32, (Name, Result<Arc<Job>, StoreError>)>, StoreError> {
+) -> Result<HashMap<i32, LoadedJob>, StoreError> {
     let mut ids: Vec<i32> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.dedup();
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<JobRow> = match &mut tx.engine {
+    let rows: Vec<JobSpecRow> = match &mut tx.engine {
         EngineTx::Postgres(conn) => {
             sqlx::query_as(super::postgres::JOB_SPECS).bind(&ids).fetch_all(&mut **conn).await?
         }
@@ -118,7 +164,7 @@ pub(super) async fn load_jobs(
             let mut rows = Vec::with_capacity(ids.len());
             for id in ids {
                 rows.extend(
-                    sqlx::query_as::<_, JobRow>(super::sqlite::JOB_SPECS)
+                    sqlx::query_as::<_, JobSpecRow>(super::sqlite::JOB_SPECS)
                         .bind(id)
                         .fetch_optional(&mut **conn)
                         .await?,
@@ -127,18 +173,12 @@ pub(super) async fn load_jobs(
             rows
         }
     };
-    rows.into_iter().map(|row| Ok((row.id, (stored_name(&row.name)?, row.job().map(Arc::new))))).collect()
+    rows.into_iter().map(|row| Ok((row.id, LoadedJob::new(row)?))).collect()
 }
 
 /// What becomes of an attempt whose job this binary cannot read: another host may.
 pub(super) fn next_without_definition(attempt: u32, max_attempts: u32) -> Next {
     if attempt < max_attempts { Next::RetryIn(std::time::Duration::from_secs(60)) } else { Next::Final }
-}
-
-/// Where an execution stands in line: the time that it is due, earlier for a higher priority.
-/// The SQL of promotion says the same.
-pub(super) fn rank(due: jiff::Timestamp) -> i64 {
-    due.as_microsecond()
 }
 
 /// PostgreSQL has no text with a NUL character in it.
@@ -182,16 +222,6 @@ pub(super) fn json_text<T: serde::Serialize>(value: &T) -> Result<String, StoreE
         .map_err(|error| StoreError::Invalid(format!("this cannot be written as JSON: {error}")))
 }
 
-pub(super) fn trigger_code(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Schedule => "schedule",
-        Trigger::Manual => "manual",
-        Trigger::Dependency => "dependency",
-        Trigger::Handler => "handler",
-        Trigger::Backfill => "backfill",
-    }
-}
-
 pub(super) fn stored_trigger(code: &str) -> Result<Trigger, StoreError> {
     Ok(match code {
         "schedule" => Trigger::Schedule,
@@ -209,6 +239,17 @@ pub(super) fn outcome_code(outcome: &Outcome) -> &'static str {
         Outcome::Failed(_) => "failed",
         Outcome::Cancelled(_) => "cancelled",
         Outcome::Released => "released",
+    }
+}
+
+/// What became of an execution whose final completion has this outcome.
+pub(super) fn state_of_outcome(execution: Uuid, code: &str) -> Result<State, StoreError> {
+    match code {
+        "succeeded" => Ok(State::Succeeded),
+        "failed" => Ok(State::Failed),
+        "cancelled" => Ok(State::Cancelled),
+        "skipped" => Ok(State::Skipped),
+        other => Err(StoreError::Corrupt(format!("execution {execution} ended as `{other}`"))),
     }
 }
 

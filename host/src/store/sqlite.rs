@@ -3,14 +3,18 @@
 //! A write transaction holds the one write lock from its begin, so nothing here locks rows.
 //! What is a batch on PostgreSQL is one row here, and repeated: there is no round trip to save.
 
+mod cancel;
+mod gates;
 mod prune;
 mod reads;
 mod writes;
 
+pub(super) use cancel::*;
+pub(super) use gates::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, READS, PRUNING].concat()
+    [WRITES, GATES, READS, PRUNING, CANCELLING].concat()
 }

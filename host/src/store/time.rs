@@ -49,7 +49,7 @@ impl Time {
 
     /// From the year 1, which PostgreSQL has too, to the last second that jiff makes of
     /// microseconds: what is written can be read.
-    fn micros(self) -> i64 {
+    pub(super) fn micros(self) -> i64 {
         const FIRST: i64 = -62_135_596_800_000_000;
         const LAST: i64 = 253_402_207_200_000_000;
         self.0.as_microsecond().clamp(FIRST, LAST)

@@ -92,7 +92,8 @@ statements! { WRITES:
         update innkeeper.host_session set dead_at = coalesce($1, now()) where id = $2";
     OPEN_STARTS = "
         select s.lease, s.execution_id, s.attempt, e.job_id, e.max_attempts,
-               e.unique_key is not null as has_unique_key
+               e.unique_key is not null as has_unique_key, e.triggered_by,
+               exists (select 1 from innkeeper.permit p where p.execution_id = e.id) as holds_permits
         from innkeeper.start s
         join innkeeper.execution e on e.id = s.execution_id
         where s.session_id = $1 and s.lease >= $2
@@ -114,16 +115,30 @@ statements! { WRITES:
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
     /// Two hosts that start at once write the same jobs: one after the other.
     LOCK_JOBS = "lock table innkeeper.job in share row exclusive mode";
+    /// Its executions go on needing permits as long as some hold or await one.
     SAVE_JOB = "
-        insert into innkeeper.job (name, owner, plugin, handler, spec, updated_at, next_fire_at)
-        values ($2, $3, $4, $5, $6::json, coalesce($1, now()), $7)
+        insert into innkeeper.job
+            (name, owner, plugin, handler, spec, updated_at, next_fire_at, queue_id, priority, gated)
+        values ($2, $3, $4, $5, $6::json, coalesce($1, now()), $7,
+                (select id from innkeeper.queue where name = $8), $9, $10)
         on conflict (name) do update
         set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
             spec = excluded.spec, updated_at = excluded.updated_at,
-            next_fire_at = excluded.next_fire_at, retired_at = null";
+            next_fire_at = excluded.next_fire_at, retired_at = null,
+            queue_id = excluded.queue_id, priority = excluded.priority,
+            gated = excluded.gated
+                    or exists (select 1 from innkeeper.permit p
+                               where p.scope in ('key', 'job') and p.owner_id = job.id)
+                    or exists (select 1 from innkeeper.waiting w
+                               where w.job_id = job.id and w.due_at is null
+                                 and w.blocker in ('key', 'limit'))";
     RETIRE_JOB = "
         update innkeeper.job set retired_at = coalesce($1, now()), next_fire_at = null where name = $2";
-    JOB_SPECS = "select id, name, spec::text as spec from innkeeper.job where id = any ($1)";
+    JOB_SPECS = "
+        select j.id, j.name, j.spec::text as spec, j.queue_id, j.priority, j.gated,
+               j.paused_at is not null as paused,
+               exists (select 1 from innkeeper.dependency d where d.upstream_id = j.id) as followed
+        from innkeeper.job j where j.id = any ($1)";
 
     // The planner
 
@@ -131,51 +146,59 @@ statements! { WRITES:
         select coalesce($1, now()) as now,
                (select min(next_fire_at) from innkeeper.job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
-               (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due";
+               (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due,
+               (select min(due_at) from innkeeper.gate) as gate_due";
     /// Not `for update`, which would also hold up whoever only refers to the job. Jobs that are due
     /// at the same time fire in their own order, not in that of their rows on disk.
     LOCK_DUE_JOBS = "
-        select id, name, spec::text as spec, next_fire_at, coalesce($1, now()) as now
+        select id, name, spec::text as spec, queue_id, priority, gated, next_fire_at,
+               coalesce($1, now()) as now
         from innkeeper.job
         where next_fire_at <= coalesce($1, now()) and paused_at is null and retired_at is null
         order by next_fire_at, id limit $2
         for no key update skip locked";
-    INSERT_FIRES = "
-        insert into innkeeper.execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
-        select f.id, f.job_id, 0, f.args::json, 'schedule', f.fire_time, f.fire_time, 0, f.max_attempts,
-               coalesce($1, now())
-        from unnest($2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::int[])
-             as f (id, job_id, args, fire_time, max_attempts)
-        on conflict (job_id, fire_time) where fire_time is not null do nothing
-        returning id";
     MOVE_FIRE_TIMES = "
         update innkeeper.job j set next_fire_at = m.next_fire_at
         from unnest($1::int[], $2::timestamptz[]) as m (id, next_fire_at)
         where j.id = m.id";
-    INSERT_READY = "
-        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
-        select 0, r.rank, r.execution_id, r.job_id, 0
-        from unnest($1::bigint[], $2::uuid[], $3::int[]) as r (rank, execution_id, job_id)";
+    /// Those of a job that is paused, or that needs permits, go on waiting, for that. Returns the
+    /// jobs and keys where somebody has to look whether they may go on.
     PROMOTE = "
-        with gone as (
+        with due as materialized (
+            select w.place, w.execution_id, w.job_id, w.attempt, e.queue_id, e.limit_key,
+                   (extract(epoch from w.due_at) * 1000000)::bigint - e.priority * 60000000::bigint as rank,
+                   j.gated, j.paused_at is not null as paused
+            from (select w.ctid as place, w.execution_id, w.job_id, w.attempt, w.due_at
+                  from innkeeper.waiting w
+                  where w.due_at >= $3 and w.due_at <= coalesce($1, now())
+                  order by w.due_at limit $2
+                  for update skip locked) w
+            cross join lateral (select * from innkeeper.execution where id = w.execution_id offset 0) e
+            cross join lateral (select * from innkeeper.job where id = w.job_id offset 0) j
+        ), gone as (
             delete from innkeeper.waiting
-            where ctid = any (array(
-                select w.ctid from innkeeper.waiting w
-                where w.due_at >= $3 and w.due_at <= coalesce($1, now())
-                order by w.due_at limit $2
-                for update skip locked))
-            returning execution_id, job_id, attempt, due_at
+            where ctid = any (array(select place from due where not gated and not paused))
+        ), promoted as (
+            insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+            select queue_id, rank, execution_id, job_id, attempt from due where not gated and not paused
+        ), held as (
+            update innkeeper.waiting w
+            set due_at = null, key = coalesce(d.limit_key, ''), rank = d.rank,
+                blocker = case when d.paused then 'paused' when d.limit_key is null then 'limit' else 'key' end
+            from due d
+            where w.ctid = any (array(select place from due where gated or paused))
+              and w.execution_id = d.execution_id
         )
-        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
-        select e.queue_id, (extract(epoch from g.due_at) * 1000000)::bigint - e.priority * 60000000::bigint,
-               g.execution_id, g.job_id, g.attempt
-        from gone g join innkeeper.execution e on e.id = g.execution_id";
+        select count(*) as found,
+               (json_agg(distinct jsonb_build_array(job_id, coalesce(limit_key, '')))
+                filter (where gated and not paused))::text as gates
+        from due";
 
     // Enqueuing
 
     JOB_TO_ENQUEUE = "
-        select id, name, spec::text as spec, coalesce($1, now()) as now
+        select id, name, spec::text as spec, queue_id, priority, gated, paused_at is not null as paused,
+               coalesce($1, now()) as now
         from innkeeper.job where name = $2 and retired_at is null";
     JOB_NAMES = "select name from innkeeper.job where retired_at is null order by name";
     /// Waits for whoever is inserting or deleting the same key.
@@ -184,15 +207,34 @@ statements! { WRITES:
         on conflict (job_id, key) do nothing";
     UNIQUE_KEY_HOLDER = "
         select execution_id from innkeeper.unique_key where job_id = $1 and key = $2";
-    INSERT_EXECUTION = "
+    // New executions
+
+    INSERT_EXECUTIONS = "
         insert into innkeeper.execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
-        values ($2, $3, 0, $4::json, $5, $6, 0, $7, $8, coalesce($1, now()))";
-    INSERT_ONE_READY = "
-        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
-    INSERT_ONE_WAITING = "
-        insert into innkeeper.waiting (execution_id, job_id, attempt, due_at, blocker)
-        values ($1, $2, 0, $3, 'due')";
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts,
+             unique_key, limit_key, retry_of, created_at)
+        select e.id, e.job_id, e.queue_id, e.args::json, e.triggered_by, e.scheduled_at, e.fire_time,
+               e.priority, e.max_attempts, e.unique_key, e.limit_key, e.retry_of, coalesce($1, now())
+        from unnest($2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[], $7::timestamptz[],
+                    $8::timestamptz[], $9::int[], $10::int[], $11::text[], $12::text[], $13::uuid[])
+             as e (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority,
+                   max_attempts, unique_key, limit_key, retry_of)
+        on conflict (job_id, fire_time) where fire_time is not null do nothing
+        returning id";
+    INSERT_READY = "
+        insert into innkeeper.ready (queue_id, rank, execution_id, job_id, attempt)
+        select * from unnest($1::int[], $2::bigint[], $3::uuid[], $4::int[], $5::int[])";
+    INSERT_WAITING = "
+        insert into innkeeper.waiting (execution_id, job_id, attempt, due_at, blocker, key, rank)
+        select * from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::text[], $6::text[],
+                             $7::bigint[])";
+    OPEN_GATES = "
+        insert into innkeeper.gate (stage, job_id, key, due_at)
+        select g.stage, g.job_id, g.key, coalesce($5, $1, now())
+        from unnest($2::smallint[], $3::int[], $4::text[]) with ordinality as g (stage, job_id, key, number)
+        order by g.number
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
 
     // START
 
@@ -203,19 +245,20 @@ statements! { WRITES:
     /// `offset 0` keeps the server from joining the other way round, from all rows of a table to
     /// those that are asked for, which looks as cheap as long as the table is empty.
     ///
-    /// The two arrays are worked out before anything else: what is read of `ready` is the first
-    /// rows by its key, and what is deleted is found by its place, whatever the query planner
-    /// believes of a table that grows and shrinks faster than its statistics.
+    /// The array is worked out before anything else: what is read of `ready` is the first rows by
+    /// its key, and what is deleted is found by its place, whatever the query planner believes of a
+    /// table that grows and shrinks faster than its statistics. Whether a row is of a job that may
+    /// run here is asked of each row, in a form that cannot become a join: there may be 100,000 jobs.
     CLAIM = "
         with taken as (
             delete from innkeeper.ready
             where ctid = any (array(
                 select r.ctid from innkeeper.ready r
-                where r.queue_id = 0 and r.rank >= $4
-                  and r.job_id = any (array(
-                      select j.id from innkeeper.job j
-                      join innkeeper.host_plugin p on p.plugin = j.plugin
-                      where p.session_id = $2))
+                where r.queue_id = $5 and r.rank >= $4
+                  and (select j.paused_at is null
+                       from innkeeper.job j
+                       join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
+                       where j.id = r.job_id)
                 order by r.queue_id, r.rank, r.execution_id
                 limit $3
                 for update skip locked))

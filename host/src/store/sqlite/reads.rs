@@ -12,10 +12,10 @@ macro_rules! executions {
             select e.id, j.name as job, j.plugin, j.handler, e.args, e.triggered_by,
                    e.scheduled_at, e.max_attempts,
                    s.lease as start_lease, s.attempt as start_attempt, s.started_at, h.host, k.digest,
-                   c.lease as completion_lease, c.outcome, c.final, c.finished_at,
+                   c.lease as completion_lease, c.attempt as completion_attempt, c.outcome, c.final, c.finished_at,
                    c.result, c.error,
                    w.attempt as waiting_attempt, w.due_at, r.attempt as ready_attempt,
-                   p.done, p.total, p.message
+                   p.done, p.total, p.message, e.retry_of, q.reason as cancel_reason
             from page
             join execution e on e.id = page.id
             join job j on j.id = e.job_id
@@ -29,6 +29,7 @@ macro_rules! executions {
             left join waiting w on w.execution_id = e.id
             left join ready r on r.execution_id = e.id
             left join progress p on p.execution_id = e.id
+            left join cancel_request q on q.execution_id = e.id
             order by e.id desc"
         )
     };

@@ -84,7 +84,8 @@ statements! { WRITES:
         update host_session set dead_at = $1 where id = $2";
     OPEN_STARTS = "
         select s.lease, s.execution_id, s.attempt, e.job_id, e.max_attempts,
-               e.unique_key is not null as has_unique_key
+               e.unique_key is not null as has_unique_key, e.triggered_by,
+               exists (select 1 from permit p where p.execution_id = e.id) as holds_permits
         from start s
         join execution e on e.id = s.execution_id
         where s.session_id = $1 and s.lease >= $2
@@ -105,16 +106,28 @@ statements! { WRITES:
         on conflict (name) do update
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
     LOCK_JOBS = "select 1";
+    /// Its executions go on needing permits as long as some hold or await one.
     SAVE_JOB = "
-        insert into job (name, owner, plugin, handler, spec, updated_at, next_fire_at)
-        values ($2, $3, $4, $5, $6, $1, $7)
+        insert into job
+            (name, owner, plugin, handler, spec, updated_at, next_fire_at, queue_id, priority, gated)
+        values ($2, $3, $4, $5, $6, $1, $7, (select id from queue where name = $8), $9, $10)
         on conflict (name) do update
         set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
             spec = excluded.spec, updated_at = excluded.updated_at,
-            next_fire_at = excluded.next_fire_at, retired_at = null";
+            next_fire_at = excluded.next_fire_at, retired_at = null,
+            queue_id = excluded.queue_id, priority = excluded.priority,
+            gated = excluded.gated
+                    or exists (select 1 from permit p
+                               where p.scope in ('key', 'job') and p.owner_id = job.id)
+                    or exists (select 1 from waiting w
+                               where w.job_id = job.id and w.due_at is null
+                                 and w.blocker in ('key', 'limit'))";
     RETIRE_JOB = "
         update job set retired_at = $1, next_fire_at = null where name = $2";
-    JOB_SPECS = "select id, name, spec from job where id = $1";
+    JOB_SPECS = "
+        select j.id, j.name, j.spec, j.queue_id, j.priority, j.gated, j.paused_at is not null as paused,
+               exists (select 1 from dependency d where d.upstream_id = j.id) as followed
+        from job j where j.id = $1";
 
     // The planner
 
@@ -122,22 +135,31 @@ statements! { WRITES:
         select $1 as now,
                (select min(next_fire_at) from job
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
-               (select min(due_at) from waiting where due_at >= $2) as waiting_due";
+               (select min(due_at) from waiting where due_at >= $2) as waiting_due,
+               (select min(due_at) from gate) as gate_due";
     LOCK_DUE_JOBS = "
-        select id, name, spec, next_fire_at, $1 as now
+        select id, name, spec, queue_id, priority, gated, next_fire_at, $1 as now
         from job
         where next_fire_at <= $1 and paused_at is null and retired_at is null
         order by next_fire_at, id limit $2";
-    INSERT_FIRES = "
-        insert into execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts, created_at)
-        values ($2, $3, 0, $4, 'schedule', $5, $5, 0, $6, $1)
-        on conflict (job_id, fire_time) where fire_time is not null do nothing
-        returning id";
     MOVE_FIRE_TIMES = "
         update job set next_fire_at = $2 where id = $1";
-    INSERT_READY = "
-        insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
+    /// What is due of jobs that are paused or need permits: execution in hexadecimal, job, key,
+    /// rank, whether it is paused. Not above its limit is what PROMOTE takes.
+    DUE_AND_HELD = "
+        select json_group_array(json_array(hex(w.execution_id), w.job_id, coalesce(e.limit_key, ''),
+                                           w.due_at - e.priority * 60000000, j.paused_at is not null,
+                                           e.limit_key is not null))
+        from (select * from waiting where due_at <= $1 order by due_at, execution_id limit $2) w
+        join execution e on e.id = w.execution_id
+        join job j on j.id = w.job_id
+        where j.gated or j.paused_at is not null";
+    HOLD = "
+        update waiting
+        set due_at = null, key = h.value ->> 2, rank = h.value ->> 3,
+            blocker = case when h.value ->> 4 then 'paused' when h.value ->> 5 then 'key' else 'limit' end
+        from json_each($1) h
+        where waiting.execution_id = unhex(h.value ->> 0)";
     PROMOTE = "
         insert into ready (queue_id, rank, execution_id, job_id, attempt)
         select e.queue_id, w.due_at - e.priority * 60000000, w.execution_id, w.job_id, w.attempt
@@ -151,7 +173,7 @@ statements! { WRITES:
     // Enqueuing
 
     JOB_TO_ENQUEUE = "
-        select id, name, spec, $1 as now
+        select id, name, spec, queue_id, priority, gated, paused_at is not null as paused, $1 as now
         from job where name = $2 and retired_at is null";
     JOB_NAMES = "select name from job where retired_at is null order by name";
     TAKE_UNIQUE_KEY = "
@@ -159,15 +181,32 @@ statements! { WRITES:
         on conflict (job_id, key) do nothing";
     UNIQUE_KEY_HOLDER = "
         select execution_id from unique_key where job_id = $1 and key = $2";
-    INSERT_EXECUTION = "
+    // New executions
+
+    LAST_EXECUTION = "select coalesce(max(rowid), 0) from execution";
+    /// A row is the columns in their order, ids in hexadecimal.
+    INSERT_EXECUTIONS = "
         insert into execution
-            (id, job_id, queue_id, args, triggered_by, scheduled_at, priority, max_attempts, unique_key, created_at)
-        values ($2, $3, 0, $4, $5, $6, 0, $7, $8, $1)";
-    INSERT_ONE_READY = "
-        insert into ready (queue_id, rank, execution_id, job_id, attempt) values (0, $1, $2, $3, 0)";
-    INSERT_ONE_WAITING = "
-        insert into waiting (execution_id, job_id, attempt, due_at, blocker)
-        values ($1, $2, 0, $3, 'due')";
+            (id, job_id, queue_id, args, triggered_by, scheduled_at, fire_time, priority, max_attempts,
+             unique_key, limit_key, retry_of, created_at)
+        select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+               value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11), $1
+        from json_each($2) where true
+        on conflict (job_id, fire_time) where fire_time is not null do nothing";
+    EXECUTIONS_AFTER = "select json_group_array(hex(id)) from execution where rowid > $1";
+    INSERT_READY = "
+        insert into ready (queue_id, rank, execution_id, job_id, attempt)
+        select value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 from json_each($1)";
+    INSERT_WAITING = "
+        insert into waiting (execution_id, job_id, attempt, due_at, blocker, key, rank)
+        select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+               value ->> 6
+        from json_each($1)";
+    OPEN_GATES = "
+        insert into gate (stage, job_id, key, due_at)
+        select value ->> 0, value ->> 1, value ->> 2, coalesce($3, $1) from json_each($2) where true
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
 
     // START
 
@@ -184,9 +223,10 @@ statements! { WRITES:
         from ready r
         cross join execution e on e.id = r.execution_id
         left join checkpoint k on k.execution_id = r.execution_id
-        where r.queue_id = 0 and r.rank >= $3
-          and r.job_id in (select j.id from job j join host_plugin p on p.plugin = j.plugin
-                           where p.session_id = $1)
+        where r.queue_id = $4 and r.rank >= $3
+          and (select j.paused_at is null
+               from job j join host_plugin p on p.session_id = $1 and p.plugin = j.plugin
+               where j.id = r.job_id)
         order by r.queue_id, r.rank, r.execution_id
         limit $2)";
     /// A row is `[execution in hexadecimal, attempt, component]`.

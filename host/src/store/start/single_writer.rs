@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::StartRow;
+use super::{Claim, StartRow};
 use crate::store::row::json_text;
 use crate::store::session::SessionId;
 use crate::store::time::Time;
@@ -47,13 +47,13 @@ pub(super) async fn claim(
     conn: &mut SqliteConnection,
     now: Option<Time>,
     session: SessionId,
-    limit: u32,
-    floor: i64,
+    claim: Claim,
 ) -> Result<Vec<StartRow>, StoreError> {
     let ready: String = sqlx::query_scalar(sqlite::CLAIM)
         .bind(session.0)
-        .bind(i64::from(limit))
-        .bind(floor)
+        .bind(i64::from(claim.limit))
+        .bind(claim.floor.unwrap_or(i64::MIN))
+        .bind(claim.queue.0)
         .fetch_one(&mut *conn)
         .await?;
     let ready: Vec<Ready> = listed(&ready)?;

@@ -1,0 +1,319 @@
+//! How a host shares its free slots between the queues: by their weights, within their limits.
+//!
+//! Each queue has a clock that a started execution moves on by the inverse of the queue's weight, and
+//! whichever is furthest behind is served next (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM
+//! 1996). A queue that had nothing to run does not save up for later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::floor::Floor;
+use super::session::LiveSession;
+use crate::execution::Attempt;
+use crate::job::Name;
+use crate::policy::Queue;
+use crate::store::{Claim, PhaseName, QueueId, QueueRecord, Store, StoreError};
+
+/// How long a change of a queue may go unseen.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// The queues, as this host knows them.
+pub(super) struct Queues {
+    lanes: Vec<Lane>,
+    refresh_at: Instant,
+}
+
+/// One queue.
+struct Lane {
+    queue: QueueRecord,
+    floor: Floor,
+    /// Executions that were started, each by the inverse of the weight.
+    clock: f64,
+    /// Executions of it that run here.
+    running: Arc<AtomicU32>,
+    /// It had less to run than it could have.
+    is_empty: bool,
+}
+
+/// The right to run an execution, in the host and in its queue. Given back when it is dropped.
+pub(super) struct Slot {
+    _host: OwnedSemaphorePermit,
+    running: Arc<AtomicU32>,
+}
+
+impl Slot {
+    fn new(host: OwnedSemaphorePermit, running: Arc<AtomicU32>) -> Self {
+        running.fetch_add(1, Ordering::SeqCst);
+        Self { _host: host, running }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What one START has come to.
+pub(super) struct Claimed {
+    pub(super) attempts: Vec<(Attempt, Slot)>,
+    /// There may be more to start, were there more slots.
+    pub(super) is_full: bool,
+}
+
+impl Queues {
+    /// The default queue, until the store is asked.
+    pub(super) fn new(now: Instant) -> Self {
+        let name = Name::new(Queue::DEFAULT).ok();
+        let record = name.map(|name| QueueRecord {
+            id: QueueId::DEFAULT,
+            name,
+            weight: 1,
+            total_limit: None,
+            host_limit: None,
+            paused: false,
+        });
+        Self { lanes: record.map(|record| Lane::new(record, now)).into_iter().collect(), refresh_at: now }
+    }
+
+    /// Reads the queues again, once in a while.
+    pub(super) async fn refresh(&mut self, store: &Store, now: Instant) -> Result<(), StoreError> {
+        if now < self.refresh_at {
+            return Ok(());
+        }
+        self.refresh_at = now + REFRESH;
+        let queues = store.queues().await?;
+        self.take_over(queues, now);
+        Ok(())
+    }
+
+    fn take_over(&mut self, queues: Vec<QueueRecord>, now: Instant) {
+        let mut before = std::mem::take(&mut self.lanes);
+        for queue in queues {
+            let known = before.iter().position(|lane| lane.queue.id == queue.id);
+            let lane = match known {
+                Some(at) => Lane { queue, ..before.swap_remove(at) },
+                None => Lane::new(queue, now),
+            };
+            self.lanes.push(lane);
+        }
+        self.lanes.sort_by_key(|lane| lane.queue.id);
+    }
+
+    /// True where the end of an execution may let others start that had to wait for it, though there
+    /// were slots.
+    pub(super) fn are_limited(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.queue.host_limit.is_some() || lane.queue.total_limit.is_some())
+    }
+
+    /// START: fills the slots, in one transaction.
+    pub(super) async fn start(
+        &mut self,
+        store: &Store,
+        session: &LiveSession,
+        mut slots: OwnedSemaphorePermit,
+    ) -> Result<Claimed, StoreError> {
+        for lane in &mut self.lanes {
+            lane.is_empty = false;
+        }
+        let mut attempts = Vec::new();
+        let mut phase = store.begin(PhaseName::Start).await?;
+        phase.tx().hold_session(session.id).await?;
+        let mut last_locked = None;
+        loop {
+            let free = u32::try_from(slots.num_permits()).unwrap_or(u32::MAX);
+            let shares = self.shares(free, last_locked);
+            if shares.is_empty() {
+                break;
+            }
+            for (at, limit) in shares {
+                let lane = &mut self.lanes[at];
+                let (floor, began) = (lane.floor.of_scan(Instant::now()), Instant::now());
+                let is_limited = lane.queue.total_limit.is_some();
+                let claim = Claim { queue: lane.queue.id, limit, floor, is_limited };
+                let started = phase.tx().start_from(session.id, claim).await?;
+                if is_limited {
+                    last_locked = Some(lane.queue.id);
+                }
+                // One of a low priority says nothing of those that are due now.
+                let now = started.attempts.first().map_or(i64::MAX, |a| a.started_at.as_microsecond());
+                lane.floor.note(floor, began, began.elapsed(), started.lowest_rank.map(|rank| rank.min(now)));
+                lane.served(started.claimed, limit);
+                for attempt in started.attempts {
+                    // The store starts no more than it was asked for.
+                    let Some(host) = slots.split(1) else { break };
+                    attempts.push((attempt, Slot::new(host, lane.running.clone())));
+                }
+            }
+            self.catch_up();
+        }
+        phase.commit().await?;
+        Ok(Claimed { attempts, is_full: slots.num_permits() == 0 })
+    }
+
+    /// How many of the free slots each queue may fill, those that have shown to be empty left out;
+    /// by the place of a queue in the list. Rows of queues with a limit over all hosts are locked
+    /// in the order of their numbers, by every host, and `last_locked` is the last one that was.
+    fn shares(&self, free: u32, last_locked: Option<QueueId>) -> Vec<(usize, u32)> {
+        let out_of_order = |lane: &Lane| {
+            lane.queue.total_limit.is_some() && last_locked.is_some_and(|last| lane.queue.id < last)
+        };
+        let mut shares: Vec<(usize, u32, f64)> = self
+            .lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| lane.may_start() > 0 && !out_of_order(lane))
+            .map(|(at, lane)| (at, 0, lane.clock))
+            .collect();
+        if let [(_, share, _)] = shares.as_mut_slice() {
+            *share = free;
+        } else {
+            for _ in 0..free {
+                let open = shares.iter_mut().filter(|(at, share, _)| *share < self.lanes[*at].may_start());
+                let Some(next) = open.min_by(|a, b| a.2.total_cmp(&b.2)) else { break };
+                next.1 += 1;
+                next.2 += self.lanes[next.0].step();
+            }
+        }
+        let bounded = shares.into_iter().map(|(at, share, _)| (at, share.min(self.lanes[at].may_start())));
+        bounded.filter(|(_, share)| *share > 0).collect()
+    }
+
+    /// A queue that had nothing to run has no claim on what others had meanwhile.
+    fn catch_up(&mut self) {
+        let busy = self.lanes.iter().filter(|lane| !lane.is_empty).map(|lane| lane.clock);
+        let Some(behind) = busy.min_by(f64::total_cmp) else { return };
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_empty) {
+            lane.clock = lane.clock.max(behind);
+        }
+    }
+}
+
+impl Lane {
+    fn new(queue: QueueRecord, now: Instant) -> Self {
+        Self { queue, floor: Floor::new(now), clock: 0.0, running: Arc::default(), is_empty: false }
+    }
+
+    /// How many more may run here.
+    fn may_start(&self) -> u32 {
+        if self.queue.paused || self.is_empty {
+            return 0;
+        }
+        let running = self.running.load(Ordering::SeqCst);
+        self.queue.host_limit.map_or(u32::MAX, |limit| limit.saturating_sub(running))
+    }
+
+    fn step(&self) -> f64 {
+        1.0 / f64::from(self.queue.weight)
+    }
+
+    fn served(&mut self, claimed: usize, limit: u32) {
+        let claimed = u32::try_from(claimed).unwrap_or(u32::MAX);
+        self.clock += f64::from(claimed) * self.step();
+        self.is_empty = claimed < limit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues(weights: &[u32]) -> Queues {
+        let now = Instant::now();
+        let mut queues = Queues::new(now);
+        let records = weights.iter().enumerate().map(|(at, weight)| QueueRecord {
+            id: QueueId(i32::try_from(at).unwrap()),
+            name: Name::new(format!("q{at}")).unwrap(),
+            weight: *weight,
+            total_limit: None,
+            host_limit: None,
+            paused: false,
+        });
+        queues.take_over(records.collect(), now);
+        queues
+    }
+
+    /// Starts what the shares allow of what each queue has waiting, and counts it.
+    fn serve(queues: &mut Queues, free: u32, waiting: &mut [u32]) -> Vec<u32> {
+        let mut started = vec![0; waiting.len()];
+        let mut left = free;
+        for lane in &mut queues.lanes {
+            lane.is_empty = false;
+        }
+        loop {
+            let shares = queues.shares(left, None);
+            if shares.is_empty() || left == 0 {
+                break;
+            }
+            for (at, limit) in shares {
+                let claimed = limit.min(waiting[at]);
+                waiting[at] -= claimed;
+                started[at] += claimed;
+                left -= claimed;
+                queues.lanes[at].served(claimed as usize, limit);
+            }
+            queues.catch_up();
+        }
+        started
+    }
+
+    #[test]
+    fn queues_that_are_never_empty_share_the_slots_by_their_weights() {
+        let mut queues = queues(&[1, 3]);
+        let mut waiting = [1_000, 1_000];
+        assert_eq!(serve(&mut queues, 40, &mut waiting), [10, 30]);
+        let mut sums = [0, 0];
+        for _ in 0..40 {
+            let started = serve(&mut queues, 1, &mut waiting);
+            sums = [sums[0] + started[0], sums[1] + started[1]];
+        }
+        assert_eq!(sums, [10, 30], "also where a slot comes free at a time");
+    }
+
+    #[test]
+    fn what_a_queue_does_not_need_the_others_have() {
+        let mut queues = queues(&[1, 3]);
+        assert_eq!(serve(&mut queues, 40, &mut [1_000, 2]), [38, 2]);
+        assert_eq!(serve(&mut queues, 40, &mut [1_000, 0]), [40, 0]);
+    }
+
+    #[test]
+    fn a_queue_that_was_empty_has_not_saved_up() {
+        let mut queues = queues(&[1, 1]);
+        serve(&mut queues, 1_000, &mut [1_000, 0]);
+        let started = serve(&mut queues, 10, &mut [100, 100]);
+        assert!(started[0] >= 4, "{started:?}");
+    }
+
+    #[test]
+    fn a_queue_stays_within_its_limit_on_this_host_and_starts_nothing_while_it_is_paused() {
+        let mut queues = queues(&[1, 1]);
+        queues.lanes[0].queue.host_limit = Some(3);
+        queues.lanes[0].running.store(1, Ordering::SeqCst);
+        assert_eq!(queues.shares(10, None), [(0, 2), (1, 8)]);
+        queues.lanes[1].queue.paused = true;
+        assert_eq!(queues.shares(10, None), [(0, 2)]);
+    }
+
+    #[test]
+    fn queues_with_a_limit_over_all_hosts_are_locked_in_one_order() {
+        let mut queues = queues(&[1, 1]);
+        queues.lanes[0].queue.total_limit = Some(5);
+        assert_eq!(queues.shares(10, Some(QueueId(1))), [(1, 10)]);
+    }
+
+    #[test]
+    fn a_change_of_the_queues_keeps_what_is_known_of_them() {
+        let mut queues = queues(&[1, 1]);
+        serve(&mut queues, 10, &mut [10, 0]);
+        let before: Vec<f64> = queues.lanes.iter().map(|lane| lane.clock).collect();
+        let mut records: Vec<QueueRecord> = queues.lanes.iter().map(|lane| lane.queue.clone()).collect();
+        records[1].weight = 7;
+        queues.take_over(records, Instant::now());
+        assert_eq!(queues.lanes.iter().map(|lane| lane.clock).collect::<Vec<_>>(), before);
+        assert_eq!(queues.lanes[1].queue.weight, 7);
+    }
+}
