@@ -27,8 +27,10 @@ pub struct JobRecord {
     pub owner: String,
     /// When its schedule fires next. None: it has none, is disabled, or has fired for the last time.
     pub next_fire_at: Option<Timestamp>,
-    /// Since when its schedule is paused.
+    /// Since when it is paused. It has no next fire time meanwhile.
     pub paused_at: Option<Timestamp>,
+    /// Why, as whoever paused it said.
+    pub paused_reason: Option<String>,
     /// Since when no configuration names it any more.
     pub retired_at: Option<Timestamp>,
     /// The execution that was made last.
@@ -259,6 +261,7 @@ row! {
         spec: String,
         next_fire_at: Option<Time>,
         paused_at: Option<Time>,
+        paused_reason: Option<String>,
         retired_at: Option<Time>,
     }
 }
@@ -276,6 +279,7 @@ impl JobRow {
             owner: self.owner.clone(),
             next_fire_at: self.next_fire_at.map(|time| time.0),
             paused_at: self.paused_at.map(|time| time.0),
+            paused_reason: self.paused_reason.clone(),
             retired_at: self.retired_at.map(|time| time.0),
             last,
         })

@@ -5,16 +5,18 @@
 
 mod cancel;
 mod gates;
+mod looks;
 mod prune;
 mod reads;
 mod writes;
 
 pub(super) use cancel::*;
 pub(super) use gates::*;
+pub(super) use looks::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, GATES, READS, PRUNING, CANCELLING].concat()
+    [WRITES, GATES, READS, PRUNING, CANCELLING, LOOKS].concat()
 }
