@@ -20,7 +20,7 @@ use cron::Cron;
 use interval::{Every, Interval};
 use pattern::Pattern;
 
-pub use explain::{Fire, Note};
+pub use note::{Fire, Note};
 pub use spec::{Gap, Overlap, Spec, WhenExcluded};
 
 mod build;
@@ -29,6 +29,7 @@ mod draw;
 mod explain;
 mod expression;
 mod interval;
+mod note;
 mod pattern;
 mod spec;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use innkeeper_tests::database::Engine;
 use innkeeper_tests::host::{Scene, binary, guest};
+use innkeeper_tests::login::Login;
 use innkeeper_tests::on_both_engines;
 use serde_json::{Value, json};
 
@@ -73,9 +74,20 @@ fn a_store_that_is_not_there_yet_would_get_every_job() {
     assert_eq!(output.status.code(), Some(2), "the two contradict each other");
 }
 
+/// With a login of the plugin's own: `check` refuses that of the store.
+async fn scene(engine: Engine) -> (Scene, Option<Login>) {
+    let scene = Scene::new(engine).await;
+    if engine == Engine::Sqlite {
+        return (scene, None);
+    }
+    let login = Login::new().await;
+    let grant = format!("url = {:?}", login.at(scene.app.url()));
+    (scene.with("grant", &grant), Some(login))
+}
+
 on_both_engines! {
     async fn the_file_and_the_store_are_compared_and_nothing_is_changed(engine: Engine) {
-        let scene = Scene::new(engine).await;
+        let (scene, _login) = scene(engine).await;
         let jobs = job("same", "") + &job("changed", "timeout = \"10s\"") + &job("left", "");
         let host = scene.serve(&jobs).await;
         let output = scene.innkeeper(&["check", "--against-store"]);
@@ -123,7 +135,7 @@ on_both_engines! {
     }
 
     async fn a_job_that_fires_more_often_than_it_takes_is_known_by_its_history(engine: Engine) {
-        let scene = Scene::new(engine).await;
+        let (scene, _login) = scene(engine).await;
         let sleep = "[jobs.slow]\nplugin = \"probe\"\nhandler = \"sleep\"\nargs = { ms = 300 }\n";
         let host = scene.serve(sleep).await;
         let store = scene.open_store().await;

@@ -19,6 +19,8 @@ mod fencing;
 mod handlers;
 #[path = "store/hosts.rs"]
 mod hosts;
+#[path = "store/limits.rs"]
+mod limits;
 #[path = "store/planning.rs"]
 mod planning;
 #[path = "store/pruning.rs"]

@@ -1,5 +1,7 @@
 //! Several calendars at once, made ready for being asked often.
 
+use std::collections::BTreeSet;
+
 use jiff::ToSpan;
 use jiff::civil::Date;
 
@@ -14,6 +16,26 @@ pub(crate) struct Days {
     exceptions: Vec<(Date, bool)>,
 }
 
+struct Sets {
+    weekdays: u8,
+    include: BTreeSet<Date>,
+    exclude: BTreeSet<Date>,
+}
+
+impl Sets {
+    fn new(calendar: &Calendar) -> Self {
+        Self {
+            weekdays: calendar.weekdays(),
+            include: calendar.include.iter().copied().collect(),
+            exclude: calendar.exclude.iter().copied().collect(),
+        }
+    }
+
+    fn allows(&self, date: Date) -> bool {
+        self.include.contains(&date) || (by_weekday(self.weekdays, date) && !self.exclude.contains(&date))
+    }
+}
+
 impl Days {
     pub(crate) fn new(calendars: &[Calendar]) -> Self {
         let weekdays = calendars.iter().fold(0x7f, |bits, calendar| bits & calendar.weekdays());
@@ -24,9 +46,11 @@ impl Days {
             .collect();
         dates.sort_unstable();
         dates.dedup();
+        // Sets, since a list of many years would take long to search for each of its dates.
+        let sets: Vec<_> = calendars.iter().map(Sets::new).collect();
         let exceptions = dates
             .into_iter()
-            .map(|date| (date, calendars.iter().all(|calendar| calendar.allows(date))))
+            .map(|date| (date, sets.iter().all(|calendar| calendar.allows(date))))
             .filter(|(date, allowed)| *allowed != by_weekday(weekdays, *date))
             .collect();
         Self { weekdays, exceptions }

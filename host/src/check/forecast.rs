@@ -25,6 +25,7 @@ const MOST_FIRES_OF_A_JOB: usize = 10_000;
 const SMALLEST_BUNCH: usize = 5;
 
 /// Who reads more of one kind will have understood.
+const MOST_BUNCHES: usize = 10;
 const MOST_WARNINGS: usize = 20;
 
 /// Jobs that a schedule fires, with it.
@@ -41,11 +42,22 @@ pub(super) fn bunches(config: &Config, now: Timestamp) -> Vec<ConfigError> {
     }
     let (mut fires, all) = fires(&jobs, now);
     let mut warnings = Vec::new();
-    while warnings.len() < MOST_WARNINGS {
+    loop {
         let groups = || fires.chunk_by(|a, b| a.0 == b.0);
         // The first of the largest.
         let Some(bunch) = groups().rev().max_by_key(|group| group.len()) else { break };
         if bunch.len() < smallest {
+            break;
+        }
+        if warnings.len() == MOST_BUNCHES {
+            let (first, _) = jobs[bunch[0].1 as usize];
+            let message = format!(
+                "{} other jobs fire at the same instant as well, and so may more; `innkeeper schedule calendar` \
+                 shows all fires of a time",
+                bunch.len()
+            );
+            let location = config.location_of_job(&first.name, JobKey::Schedule);
+            warnings.push(ConfigError { location, message });
             break;
         }
         let mut is_in = vec![false; jobs.len()];

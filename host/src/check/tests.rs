@@ -70,6 +70,12 @@ fn each_bunch_of_jobs_is_told_once() {
     let told = told(&two);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1].contains("40 jobs") && told[1].contains("168 times"), "{told:?}");
+    let many = |minute: usize| {
+        jobs(33, &format!("{{ cron = \"{minute} 2 * * *\" }}")).replace("jobs.j", &format!("jobs.j{minute}"))
+    };
+    let told = self::told(&(0..20).map(many).collect::<String>());
+    assert_eq!(told.len(), 11, "{told:?}");
+    assert!(told[10].contains("33 other jobs fire at the same instant as well"), "{told:?}");
 }
 
 #[test]

@@ -163,9 +163,10 @@ async fn meet(config: &Config, databases: &Databases, against_store: bool) -> Me
 
 async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met) -> Result<(), StoreError> {
     match store.check_schema().await {
-        // Its login may not look, or worse: `serve` says so.
-        Err(StoreError::Other { .. }) if !against_store => return Ok(()),
-        checked => checked?,
+        Ok(()) => {}
+        // A login that may not look, for one: `serve` says so.
+        Err(error) if !against_store && !tells_of_schema(&error) => return Ok(()),
+        Err(error) => return Err(error),
     }
     if against_store {
         let jobs = store.jobs().await?;
@@ -176,6 +177,11 @@ async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met)
     let now = clock::now();
     met.warnings = durations::warnings(config, now, &history(config, store, now).await);
     Ok(())
+}
+
+fn tells_of_schema(error: &StoreError) -> bool {
+    use StoreError::{Behind, Corrupt, NotMigrated, TooOld};
+    matches!(error, NotMigrated(_) | Behind { .. } | TooOld { .. } | Corrupt(_))
 }
 
 /// How long jobs took lately. What cannot be read, or not soon, is left out: it is no more than a

@@ -1,7 +1,7 @@
 //! The instants of a cron expression in a time zone.
 
 use jiff::civil::{Date, DateTime, Time};
-use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
 use super::pattern::Pattern;
@@ -12,6 +12,9 @@ use crate::calendar::Days;
 /// A bound for loops that end long before it, so that a mistake cannot hang a host. Alternating
 /// between a weekly pattern and a calendar without its weekday makes 52 steps a year.
 const MOST_STEPS: usize = 5_000;
+
+/// More than any offset, and any two of them are apart.
+const DAYS: SignedDuration = SignedDuration::from_hours(60);
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
@@ -113,6 +116,10 @@ impl Cron<'_> {
     }
 
     /// Every instant at which the clock shows a time that matches, from change to change.
+    ///
+    /// A change shows again, or first, what is within a day of it. Where it is farther away than
+    /// that, what lies between the clock and the match is not shown beyond it either, so that the
+    /// changes between them need not be looked at one by one.
     fn wildcard_after(&self, after: Timestamp) -> Option<Timestamp> {
         let mut at = floor(after);
         let mut from = self.zone.to_offset(at).to_datetime(at).checked_add(SECOND).ok()?;
@@ -122,7 +129,10 @@ impl Cron<'_> {
             let fire = self.zone.to_offset(at).to_timestamp(civil).ok();
             match (fire, change) {
                 (fire, Some(change)) if fire.is_none_or(|fire| fire >= change.at) => {
-                    (at, from) = (change.at, change.to());
+                    let far = change.at.duration_since(at) > DAYS;
+                    let near = nearly(civil).and_then(|near| near.checked_sub(DAYS).ok());
+                    at = near.filter(|near| far && *near > change.at).unwrap_or(change.at);
+                    from = self.zone.to_offset(at).to_datetime(at);
                 }
                 (fire, _) => return fire,
             }
@@ -139,7 +149,10 @@ impl Cron<'_> {
             let fire = offset.to_timestamp(civil).ok();
             match (fire, change) {
                 (fire, Some(change)) if fire.is_none_or(|fire| fire < change.at) => {
-                    at = change.at.checked_sub(SECOND).ok()?;
+                    let far = at.duration_since(change.at) > DAYS;
+                    let near = nearly(civil).and_then(|near| near.checked_add(DAYS).ok());
+                    let end = change.at.checked_sub(SECOND).ok()?;
+                    at = near.filter(|near| far && *near < end).unwrap_or(end);
                 }
                 (fire, _) => return fire,
             }
@@ -148,7 +161,7 @@ impl Cron<'_> {
     }
 
     /// The first date and time that match and are not before this.
-    fn next_civil(&self, from: DateTime) -> Option<DateTime> {
+    pub(super) fn next_civil(&self, from: DateTime) -> Option<DateTime> {
         let date = self.next_date(from.date())?;
         if date == from.date() {
             if let Some(time) = self.pattern.next_time(from.time()) {
@@ -173,7 +186,7 @@ impl Cron<'_> {
     }
 
     /// The first date that is not before this, matches, and is allowed.
-    pub(super) fn next_date(&self, from: Date) -> Option<Date> {
+    fn next_date(&self, from: Date) -> Option<Date> {
         let Some(days) = self.days else { return self.pattern.next_date(from) };
         match self.when_excluded {
             WhenExcluded::Skip => {
@@ -214,6 +227,11 @@ impl Cron<'_> {
             WhenExcluded::NextDay => days.next(self.pattern.previous_date(days.previous(to)?)?),
         }
     }
+}
+
+/// When clocks show this, give or take a day.
+fn nearly(civil: DateTime) -> Option<Timestamp> {
+    Offset::UTC.to_timestamp(civil).ok()
 }
 
 /// The second that an instant is in.

@@ -4,7 +4,13 @@
 //! reads, field by field; croner also knows which days `L`, `W` and `#` mean. Names, ranges that
 //! wrap around, `H`, nicknames and which of two day fields counts are decided here.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use croner::errors::CronError;
 use croner::{CronComponent, CronPattern, Weekday};
+
+use jiff::civil::Date;
 
 use super::ScheduleError;
 use super::pattern::{DayRule, MONTHS, Pattern, Special};
@@ -43,6 +49,9 @@ pub(super) fn read(expression: &str, name: Option<&str>) -> Result<Read, Schedul
         if written.starts_with('@') { nickname(&written).map_err(wrong)?.to_owned() } else { written };
     let texts: Vec<&str> = written.split_whitespace().collect();
     let first = match texts.len() {
+        _ if written.contains('=') => {
+            return Err(wrong("the time zone is `timezone`, a key of its own".to_owned()));
+        }
         5 => 1,
         6 => 0,
         count => return Err(ScheduleError::new("cron", wrong_count(expression, count))),
@@ -60,10 +69,9 @@ pub(super) fn read(expression: &str, name: Option<&str>) -> Result<Read, Schedul
     }
     let special = special(&plain[3].special, &plain[5].special).map_err(wrong)?;
     let pattern = pattern(sets, &plain, special);
-    let Some(start) = jiff::civil::Date::new(2000, 1, 1).ok().and_then(|date| pattern.next_date(date)) else {
+    if pattern.next_date(Date::constant(2000, 1, 1)).is_none() {
         return Err(ScheduleError::new("cron", format!("`{expression}` never fires: no date matches it")));
-    };
-    debug_assert!(pattern.has_date(start), "what is found matches");
+    }
     let hashed = plain.iter().any(|plain| plain.hashed);
     Ok(Read { pattern, hashed, fields: plain.map(Plain::into_text) })
 }
@@ -110,33 +118,51 @@ fn special(of_month: &[String], of_week: &[String]) -> Result<Option<Box<Special
         return Ok(None);
     }
     let mut special = Box::new(Special { of_month: [0; MONTHS], of_week: [0; MONTHS] });
-    for part in of_month {
-        let mut pattern = CronPattern::new("");
-        pattern.days.parse(part).map_err(|error| format!("the day of the month `{part}`: {error}"))?;
-        mark(&mut special.of_month, &pattern).map_err(|error| error.to_string())?;
-    }
-    for part in of_week {
-        let mut pattern = CronPattern::new("");
-        pattern.days_of_week.parse(part).map_err(|error| format!("the day of the week `{part}`: {error}"))?;
-        mark(&mut special.of_week, &pattern).map_err(|error| error.to_string())?;
+    for (parts, days, label) in
+        [(of_month, &mut special.of_month, FIELDS[3].label), (of_week, &mut special.of_week, FIELDS[5].label)]
+    {
+        for part in parts {
+            let found = days_of(label, part)
+                .map_err(|error| format!("the {label} `{part}` is not valid: {error}"))?;
+            for (days, found) in days.iter_mut().zip(found) {
+                *days |= found;
+            }
+        }
     }
     Ok(Some(special))
 }
 
-fn mark(months: &mut [u32; MONTHS], pattern: &CronPattern) -> Result<(), croner::errors::CronError> {
+/// The days that a part means in each kind of month. Remembered, since it is asked about each day
+/// of each: there are 75 parts in all, and there may be 100,000 jobs.
+fn days_of(label: &'static str, part: &str) -> Result<[u32; MONTHS], CronError> {
+    type Known = BTreeMap<(&'static str, String), [u32; MONTHS]>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+    let key = (label, part.to_owned());
+    let known = |guard: &mut Known| guard.get(&key).copied();
+    if let Some(days) = known(&mut KNOWN.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return Ok(days);
+    }
+    let mut pattern = CronPattern::new("");
+    match label == FIELDS[3].label {
+        true => pattern.days.parse(part)?,
+        false => pattern.days_of_week.parse(part)?,
+    }
     // Any months with 28, 29, 30 and 31 days: croner takes the weekday from its caller.
     const LENGTHS: [(i32, u32, u32); 4] = [(2001, 2, 28), (2000, 2, 29), (2001, 4, 30), (2001, 1, 31)];
-    for (kind, days) in months.iter_mut().enumerate() {
-        let (year, month, length) = LENGTHS[kind / 7];
+    let mut months = [0; MONTHS];
+    for (days, (kind, weekday)) in
+        months.iter_mut().zip((0..4).flat_map(|kind| (0..7).map(move |day| (kind, day))))
+    {
+        let (year, month, length) = LENGTHS[kind];
         for day in 1..=length {
-            let since_sunday = (kind % 7) as u32 + day - 1;
-            let weekday = Weekday::from_days_from_sunday(since_sunday % 7);
+            let weekday = Weekday::from_days_from_sunday((weekday + day - 1) % 7);
             if pattern.day_match(year, month, day, weekday)? {
                 *days |= 1 << day;
             }
         }
     }
-    Ok(())
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(key, months);
+    Ok(months)
 }
 
 fn nickname(text: &str) -> Result<&'static str, String> {
@@ -163,9 +189,8 @@ fn nickname(text: &str) -> Result<&'static str, String> {
 
 fn wrong_count(expression: &str, count: usize) -> String {
     let fields = "minute, hour, day of month, month, day of week, as in `30 2 * * *`";
-    let more = match expression {
-        _ if expression.contains('=') => "; the time zone is `timezone`, a key of its own",
-        _ if count == 7 => "; there are none for years: use `not_before` and `not_after`",
+    let more = match count {
+        7 => "; there are none for years: use `not_before` and `not_after`",
         _ => "",
     };
     let s = if count == 1 { "" } else { "s" };

@@ -35,7 +35,7 @@ pub(super) struct Every<'a> {
 }
 
 impl Interval {
-    fn next_after(self, after: Timestamp) -> Option<Timestamp> {
+    pub(super) fn next_after(self, after: Timestamp) -> Option<Timestamp> {
         // In range: a time and a period are some hundred times smaller than an `i64`.
         let whole = (floor(after) - self.anchor).div_euclid(self.period);
         Timestamp::from_microsecond((whole + 1) * self.period + self.anchor).ok()

@@ -76,7 +76,7 @@ pub(super) fn end_of(zone: &TimeZone, date: Date) -> Option<Timestamp> {
 
 /// A microsecond earlier.
 pub(super) fn before(time: Timestamp) -> Option<Timestamp> {
-    Timestamp::from_microsecond(time.as_microsecond() - 1).ok()
+    time.checked_sub(SignedDuration::from_micros(1)).ok()
 }
 
 /// What the clock of the zone shows.

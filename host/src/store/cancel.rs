@@ -187,10 +187,8 @@ async fn try_to_cancel(
     ids: &[Uuid],
     reason: &str,
 ) -> Result<Vec<(Uuid, CancelResult)>, StoreError> {
-    // Before any row that whoever has the gates may wait for.
-    let gates = gates_of(tx, ids).await?;
-    open_gates(tx, gates, None).await?;
-    let taken = take_unstarted(tx, ids).await?;
+    let waiting = lock_gates(tx, ids).await?;
+    let taken = take_unstarted(tx, ids, &waiting).await?;
     let freed = end_unstarted(tx, &taken, Unstarted::Cancelled, reason).await?;
     open_gates(tx, freed, None).await?;
     let mut results: Vec<_> = taken.iter().map(|(id, _)| (*id, CancelResult::Cancelled)).collect();
@@ -224,36 +222,47 @@ async fn try_to_cancel(
     Ok(results)
 }
 
-row! {
-    struct GateOfRow {
-        job_id: i32,
-        limit_key: Option<String>,
-    }
-}
-
-/// Where others wait for what these executions hold, or a planner would let them on.
-async fn gates_of(tx: &mut PhaseTx, ids: &[Uuid]) -> Result<Vec<Gate>, StoreError> {
-    let rows: Vec<GateOfRow> = match &mut tx.engine {
-        EngineTx::Postgres(conn) => {
-            sqlx::query_as(postgres::GATES_OF).bind(ids).fetch_all(&mut **conn).await?
-        }
+/// Locks the gates that these executions wait at, and those that their end will open, before any
+/// row that whoever has a gate may wait for: nobody lets an execution pass that is about to be
+/// cancelled. Returns what waits, as it was before: behind a gate it only moves on with that.
+async fn lock_gates(tx: &mut PhaseTx, ids: &[Uuid]) -> Result<Vec<WaitingRow>, StoreError> {
+    let (waiting, held): (Vec<WaitingRow>, Vec<HeldRow>) = match &mut tx.engine {
+        EngineTx::Postgres(conn) => (
+            sqlx::query_as(postgres::SEEN_WAITING).bind(ids).fetch_all(&mut **conn).await?,
+            sqlx::query_as(postgres::HELD_GATES).bind(ids).fetch_all(&mut **conn).await?,
+        ),
         EngineTx::Sqlite(conn) => {
-            sqlx::query_as(sqlite::GATES_OF).bind(hex_list(ids)?).fetch_all(&mut **conn).await?
+            let ids = hex_list(ids)?;
+            (
+                sqlx::query_as(sqlite::SEEN_WAITING).bind(&ids).fetch_all(&mut **conn).await?,
+                sqlx::query_as(sqlite::HELD_GATES).bind(&ids).fetch_all(&mut **conn).await?,
+            )
         }
     };
-    let both = |row: &GateOfRow| {
-        let key = row.limit_key.as_deref().map(|key| Gate::of_limit(row.job_id, Some(key)));
-        key.into_iter().chain([Gate::of_limit(row.job_id, None)])
-    };
-    Ok(rows.iter().flat_map(both).collect())
+    let of_held = held.into_iter().map(|row| Gate::of_limit(row.job_id, row.key.as_deref()));
+    let gates = waiting.iter().filter_map(WaitingRow::gate).chain(of_held).collect();
+    open_gates(tx, gates, None).await?;
+    Ok(waiting)
 }
 
-/// Takes executions out of `waiting` and `ready`, but for those that somebody else is taking.
-async fn take_unstarted(tx: &mut PhaseTx, ids: &[Uuid]) -> Result<Vec<(Uuid, i32)>, StoreError> {
+/// Takes executions out of `waiting` and `ready`, but for those that somebody else is taking, and
+/// those that no longer wait for what they did.
+async fn take_unstarted(
+    tx: &mut PhaseTx,
+    ids: &[Uuid],
+    waiting: &[WaitingRow],
+) -> Result<Vec<(Uuid, i32)>, StoreError> {
     let taken: Vec<TakenRow> = match &mut tx.engine {
         EngineTx::Postgres(conn) => {
-            sqlx::query_as(postgres::TAKE_UNSTARTED).bind(ids).fetch_all(&mut **conn).await?
+            sqlx::query_as(postgres::TAKE_UNSTARTED)
+                .bind(ids)
+                .bind(waiting.iter().map(|row| row.execution_id).collect::<Vec<_>>())
+                .bind(waiting.iter().map(|row| row.blocker.as_str()).collect::<Vec<_>>())
+                .bind(waiting.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
+                .fetch_all(&mut **conn)
+                .await?
         }
+        // Nobody else is there.
         EngineTx::Sqlite(conn) => {
             let ids = hex_list(ids)?;
             let taken = sqlx::query_as(sqlite::TAKE_UNSTARTED).bind(&ids).fetch_all(&mut **conn).await?;
@@ -263,6 +272,36 @@ async fn take_unstarted(tx: &mut PhaseTx, ids: &[Uuid]) -> Result<Vec<(Uuid, i32
         }
     };
     Ok(taken.into_iter().map(|row| (row.execution_id, row.attempt)).collect())
+}
+
+row! {
+    struct WaitingRow {
+        execution_id: Uuid,
+        job_id: i32,
+        blocker: String,
+        key: String,
+    }
+}
+
+impl WaitingRow {
+    /// What it waits at, besides a time.
+    fn gate(&self) -> Option<Gate> {
+        match self.blocker.as_str() {
+            "after" => Some(Gate::of_after(self.job_id)),
+            "key" => Some(Gate::of_limit(self.job_id, Some(&self.key))),
+            "limit" => Some(Gate::of_limit(self.job_id, None)),
+            _ => None,
+        }
+    }
+}
+
+row! {
+    /// Where others wait for what an execution holds.
+    struct HeldRow {
+        job_id: i32,
+        /// None: of the job as a whole.
+        key: Option<String>,
+    }
 }
 
 row! {

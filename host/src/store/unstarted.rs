@@ -6,7 +6,7 @@ use super::gate::Gate;
 use super::permit::hex_list;
 use super::phase::{EngineTx, PhaseTx};
 use super::row::json_text;
-use super::{StoreError, permit, postgres, rate, sqlite};
+use super::{StoreError, effects, permit, postgres, rate, sqlite};
 use crate::execution::{Failure, FailureKind};
 
 /// How an execution ends that is never started.
@@ -78,6 +78,16 @@ pub(super) async fn end_unstarted(
     run(tx, postgres::RELEASE_UNIQUE_KEY, sqlite::RELEASE_UNIQUE_KEYS, &ids).await?;
     let mut gates = permit::release(tx, &ids).await?;
     gates.extend(rate::give_back(tx, &ids).await?);
+    // A schedule that counts from the end of its last execution counts from this one.
+    let fires: Vec<Uuid> = match &mut tx.engine {
+        EngineTx::Postgres(conn) => {
+            sqlx::query_scalar(postgres::FIRES_AMONG).bind(&ids).fetch_all(&mut **conn).await?
+        }
+        EngineTx::Sqlite(conn) => {
+            sqlx::query_scalar(sqlite::FIRES_AMONG).bind(hex_list(&ids)?).fetch_all(&mut **conn).await?
+        }
+    };
+    effects::pace(tx, &fires).await?;
     Ok(gates)
 }
 

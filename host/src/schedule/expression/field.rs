@@ -65,15 +65,15 @@ impl Field {
             } else if let Some(special) = self.special(part)? {
                 plain.special.push(special);
             } else {
-                self.ordinary(part, &mut parts)?;
+                self.ordinary(part, text.contains(','), &mut parts)?;
             }
         }
         plain.text = parts.join(",");
         Ok(plain)
     }
 
-    /// `*`, numbers and names, ranges, steps.
-    fn ordinary(&self, part: &str, parts: &mut Vec<String>) -> Result<(), String> {
+    /// `*`, numbers and names, ranges, steps; of `many` parts or alone.
+    fn ordinary(&self, part: &str, many: bool, parts: &mut Vec<String>) -> Result<(), String> {
         let (range, step) = match part.split_once('/') {
             None => (part, None),
             Some((range, step)) => (range, Some(self.step(step)?)),
@@ -83,7 +83,10 @@ impl Field {
             Some(step) => format!("{range}/{step}"),
         };
         if range == "*" {
-            parts.push(with_step(format!("{}-{}", self.min, self.last())));
+            // Croner takes it alone only, or with a step.
+            let all =
+                if step.is_none() && many { format!("{}-{}", self.min, self.last()) } else { "*".to_owned() };
+            parts.push(with_step(all));
             return Ok(());
         }
         let Some((from, to)) = range.split_once('-') else {

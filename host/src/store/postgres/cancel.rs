@@ -10,20 +10,33 @@ statements! { CANCELLING:
             (execution_id, lease, attempt, outcome, final, finished_at, error)
         select u.execution_id, 0, u.attempt, $4, true, coalesce($1, now()), $5::json
         from unnest($2::uuid[], $3::int[]) as u (execution_id, attempt)";
-    /// Where others wait for what these hold, and where a planner would let them on.
-    GATES_OF = "
-        select distinct e.job_id, e.limit_key
+    /// What waits for something, and for what.
+    SEEN_WAITING = "
+        select execution_id, job_id, blocker, key from innkeeper.waiting where execution_id = any ($1)";
+    /// Where others wait for permits, or places in a rate, that these hold.
+    HELD_GATES = "
+        select p.owner_id as job_id, case p.scope when 'key' then p.key end as key
+        from innkeeper.permit p
+        where p.execution_id = any ($1) and p.scope in ('job', 'key')
+        union
+        select r.job_id, null
         from unnest($1::uuid[]) as u (execution_id)
         cross join lateral (select * from innkeeper.execution where id = u.execution_id offset 0) e
-        where exists (select 1 from innkeeper.job j where j.id = e.job_id and j.gated)
-           or exists (select 1 from innkeeper.permit p where p.execution_id = e.id)";
-    /// Not what a START or a planner is moving: this transaction may hold what those wait for.
+        join innkeeper.rate_use r on r.job_id = e.job_id and r.execution_id = e.id and r.at is null";
+    /// Those that a schedule made.
+    FIRES_AMONG = "
+        select id from innkeeper.execution where id = any ($1) and fire_time is not null";
+    /// Not what a START or a planner is moving: this transaction may hold what those wait for. Nor
+    /// what has moved on since it was seen, perhaps to a gate that is not locked.
     TAKE_UNSTARTED = "
         with unwaiting as (
             delete from innkeeper.waiting
             where ctid = any (array(
-                select w.ctid from innkeeper.waiting w where w.execution_id = any ($1)
-                order by w.execution_id for update skip locked))
+                select w.ctid
+                from unnest($2::uuid[], $3::text[], $4::text[]) as seen (execution_id, blocker, key)
+                join innkeeper.waiting w
+                  on w.execution_id = seen.execution_id and w.blocker = seen.blocker and w.key = seen.key
+                order by w.execution_id for update of w skip locked))
             returning execution_id, attempt
         ), unready as (
             delete from innkeeper.ready

@@ -14,6 +14,15 @@ statements! { GATES:
                order by x.due_at limit $2 for update skip locked) t
         where g.stage = t.stage and g.job_id = t.job_id and g.key = t.key
         returning g.job_id, g.key";
+    REOPEN_GATES = "
+        insert into innkeeper.gate (stage, job_id, key, due_at)
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, coalesce($1, now())
+        from innkeeper.waiting w
+        where w.job_id = any ($2) and w.due_at is null and w.blocker in ('after', 'key', 'limit')
+        order by stage, w.job_id, key
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
     /// The first in line.
     BLOCKED = "
         select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
@@ -88,7 +97,9 @@ statements! { GATES:
         from unnest($2::int[], $3::uuid[], $4::int[]) as r (job_id, execution_id, attempt)
         on conflict (job_id, execution_id, attempt) do update set at = excluded.at";
     DROP_RATE_USES = "
-        delete from innkeeper.rate_use where execution_id = any ($1) and at is null returning job_id";
+        delete from innkeeper.rate_use r using innkeeper.execution e
+        where e.id = any ($1) and r.job_id = e.job_id and r.execution_id = e.id and r.at is null
+        returning r.job_id";
 
     // What follows the end of a job
 

@@ -12,12 +12,24 @@ statements! { CANCELLING:
             (execution_id, lease, attempt, outcome, final, finished_at, error)
         select unhex(value ->> 0), 0, value ->> 1, $3, 1, $1, $4
         from json_each($2)";
-    /// Where others wait for what these hold.
-    GATES_OF = "
-        select distinct e.job_id, e.limit_key
-        from json_each($1) u cross join execution e on e.id = unhex(u.value)
-        where exists (select 1 from job j where j.id = e.job_id and j.gated)
-           or exists (select 1 from permit p where p.execution_id = e.id)";
+    /// What waits for something, and for what.
+    SEEN_WAITING = "
+        select execution_id, job_id, blocker, key from waiting
+        where execution_id in (select unhex(value) from json_each($1))";
+    /// Where others wait for permits, or places in a rate, that these hold.
+    HELD_GATES = "
+        select p.owner_id as job_id, case p.scope when 'key' then p.key end as key
+        from permit p
+        where p.execution_id in (select unhex(value) from json_each($1)) and p.scope in ('job', 'key')
+        union
+        select r.job_id, null
+        from json_each($1) u
+        cross join execution e on e.id = unhex(u.value)
+        cross join rate_use r on r.job_id = e.job_id and r.execution_id = e.id and r.at is null";
+    /// Those that a schedule made.
+    FIRES_AMONG = "
+        select id from execution
+        where id in (select unhex(value) from json_each($1)) and fire_time is not null";
     RELEASE_UNIQUE_KEYS = "
         delete from unique_key
         where (job_id, key, execution_id) in

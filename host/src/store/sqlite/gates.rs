@@ -10,6 +10,15 @@ statements! { GATES:
         delete from gate
         where rowid in (select rowid from gate where stage = $3 and due_at <= $1 order by due_at limit $2)
         returning job_id, key";
+    REOPEN_GATES = "
+        insert into gate (stage, job_id, key, due_at)
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, $1
+        from waiting w
+        where w.job_id in (select value from json_each($2)) and w.due_at is null
+          and w.blocker in ('after', 'key', 'limit')
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
     /// The first in line.
     BLOCKED = "
         select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
@@ -76,7 +85,10 @@ statements! { GATES:
         select value ->> 0, unhex(value ->> 1), value ->> 2, $1 from json_each($2) where true
         on conflict (job_id, execution_id, attempt) do update set at = excluded.at";
     DROP_RATE_USES = "
-        delete from rate_use where execution_id in (select unhex(value) from json_each($1)) and at is null returning job_id";
+        delete from rate_use
+        where at is null and (job_id, execution_id) in
+            (select e.job_id, e.id from json_each($1) u cross join execution e on e.id = unhex(u.value))
+        returning job_id";
 
     // What follows the end of a job
 

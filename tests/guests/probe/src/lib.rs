@@ -19,7 +19,7 @@ use basics::{allocate, echo, fail, fail_until, panic, sleep, spin};
 use gate::hold;
 use hostile::{break_rules, excess};
 use program::sql;
-use services::{cancelled, checkpoint, config, enqueue, log, print, progress};
+use services::{cancelled, checkpoint, config, enqueue, give_up, log, print, progress};
 use trace::ledger;
 use transactions::{nested, retry_on_conflict, stream, whole_call, whole_read};
 
@@ -34,6 +34,7 @@ innkeeper_sdk::plugin!(
     excess,
     fail,
     fail_until,
+    give_up,
     hold,
     ledger,
     log,

@@ -169,6 +169,15 @@ pub(crate) fn cancelled(ctx: &Context) -> Result<Value, Failure> {
     Ok(json!({ "cancelled": true }))
 }
 
+/// Waits until it is asked to stop, and fails retryably.
+#[handler]
+pub(crate) fn give_up(ctx: &Context) -> Result<(), Failure> {
+    while !ctx.cancelled() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Err(Failure::retryable("gave up half-way"))
+}
+
 /// Returns the plugin's configuration as an object of dotted keys.
 #[handler]
 pub(crate) fn config(_ctx: &Context) -> Result<BTreeMap<String, String>, Failure> {
