@@ -52,6 +52,7 @@ mod dependency;
 mod effects;
 mod enqueue;
 mod error;
+mod explain;
 mod follow;
 mod gate;
 mod handler;
@@ -95,6 +96,9 @@ pub use connection::{Store, StoreOptions};
 pub use definition::{JobRecord, LastExecution, PluginRecord};
 pub use enqueue::{Enqueued, NewExecution};
 pub use error::StoreError;
+pub use explain::{
+    JobLook, KeyLook, PermitHolder, PermitHolders, QueueLook, RateLook, Upstream, WaitingLook,
+};
 pub use handler::{Holder, LogRecord};
 pub use host::{HostFilter, HostRecord, HostState, RunningExecution};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
@@ -104,7 +108,7 @@ pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
 pub use queue::{QueueId, QueueRecord};
-pub use read::{ExecutionFilter, ExecutionRecord};
+pub use read::{Blocker, ExecutionFilter, ExecutionRecord};
 pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};

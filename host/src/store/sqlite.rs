@@ -6,6 +6,7 @@
 mod cancel;
 mod fires;
 mod gates;
+mod looks;
 mod prune;
 mod reads;
 mod writes;
@@ -13,10 +14,11 @@ mod writes;
 pub(super) use cancel::*;
 pub(super) use fires::*;
 pub(super) use gates::*;
+pub(super) use looks::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING].concat()
+    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING, LOOKS].concat()
 }
