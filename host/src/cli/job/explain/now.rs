@@ -455,7 +455,7 @@ fn excluded(scene: &Scene<'_>) -> Option<Fact> {
     let fire = schedule.next_fire(scene.now)?;
     let is_today = fire.notes.iter().any(|note| match note {
         Note::Excluded { first, .. } => *first <= today,
-        Note::Moved { from } => *from <= today,
+        Note::Moved { from, .. } => *from <= today,
         _ => false,
     });
     if !is_today {
