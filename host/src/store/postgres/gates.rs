@@ -14,22 +14,32 @@ statements! { GATES:
                order by x.due_at limit $2 for update skip locked) t
         where g.stage = t.stage and g.job_id = t.job_id and g.key = t.key
         returning g.job_id, g.key";
+    /// What waits, and what a job has been told of others and has not acted on.
     REOPEN_GATES = "
         insert into innkeeper.gate (stage, job_id, key, due_at)
-        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-               case w.blocker when 'key' then w.key else '' end as key, coalesce($1, now())
-        from innkeeper.waiting w
-        where w.job_id = any ($2) and w.due_at is null and w.blocker in ('after', 'key', 'limit')
-        order by stage, w.job_id, key
+        select m.stage, m.job_id, m.key, coalesce($1, now())
+        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+                     case w.blocker when 'key' then w.key else '' end as key
+              from innkeeper.waiting w
+              where w.job_id = any ($2) and w.due_at is null and w.blocker in ('after', 'key', 'limit')
+              union
+              select 0, s.job_id, '' from innkeeper.signal s
+              where s.job_id = any ($2)) m
+        where true
+        order by m.stage, m.job_id, m.key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     REOPEN_ALL_GATES = "
         insert into innkeeper.gate (stage, job_id, key, due_at)
-        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-               case w.blocker when 'key' then w.key else '' end as key, coalesce($1, now())
-        from innkeeper.waiting w
-        where w.due_at is null and w.blocker in ('after', 'key', 'limit')
-        order by stage, w.job_id, key
+        select m.stage, m.job_id, m.key, coalesce($1, now())
+        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+                     case w.blocker when 'key' then w.key else '' end as key
+              from innkeeper.waiting w
+              where w.due_at is null and w.blocker in ('after', 'key', 'limit')
+              union
+              select 0, s.job_id, '' from innkeeper.signal s) m
+        where true
+        order by m.stage, m.job_id, m.key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     /// The first in line.

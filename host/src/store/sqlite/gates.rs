@@ -10,22 +10,33 @@ statements! { GATES:
         delete from gate
         where rowid in (select rowid from gate where stage = $3 and due_at <= $1 order by due_at limit $2)
         returning job_id, key";
+    /// What waits, and what a job has been told of others and has not acted on.
     REOPEN_GATES = "
         insert into gate (stage, job_id, key, due_at)
-        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-               case w.blocker when 'key' then w.key else '' end as key, $1
-        from waiting w
-        where w.job_id in (select value from json_each($2)) and w.due_at is null
-          and w.blocker in ('after', 'key', 'limit')
+        select m.stage, m.job_id, m.key, $1
+        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+                     case w.blocker when 'key' then w.key else '' end as key
+              from waiting w
+              where w.job_id in (select value from json_each($2)) and w.due_at is null
+                and w.blocker in ('after', 'key', 'limit')
+              union
+              select 0, s.job_id, '' from signal s
+              where s.job_id in (select value from json_each($2))) m
+        where true
+        order by m.stage, m.job_id, m.key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     REOPEN_ALL_GATES = "
         insert into gate (stage, job_id, key, due_at)
-        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-               case w.blocker when 'key' then w.key else '' end as key, $1
-        from waiting w
-        where w.due_at is null
-          and w.blocker in ('after', 'key', 'limit')
+        select m.stage, m.job_id, m.key, $1
+        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+                     case w.blocker when 'key' then w.key else '' end as key
+              from waiting w
+              where w.due_at is null and w.blocker in ('after', 'key', 'limit')
+              union
+              select 0, s.job_id, '' from signal s) m
+        where true
+        order by m.stage, m.job_id, m.key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     /// The first in line.
