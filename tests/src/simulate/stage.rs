@@ -164,10 +164,10 @@ impl Stage {
 
     /// All that is to be done at this moment.
     pub async fn step(&mut self) -> Result<()> {
-        self.wake_hosts().await?;
-        if self.any_host_up().is_none() {
+        if self.hosts.iter().all(|host| !host.is_up()) {
             self.undisturbed_since = self.real;
         }
+        self.wake_hosts().await?;
         if self.stepped && self.random.bool() {
             self.rescue().await?;
         }
