@@ -172,6 +172,9 @@ impl Stage {
             ("a start of the future that counts against a rate", future.as_str()),
         ])
         .await?;
+        if self.hosts.iter().any(|host| host.is_new_since(self.real - HOUR)) {
+            return Ok(());
+        }
         let lives = |host: &&Host| !host.is_gone_since(self.real - HOUR);
         let living: Vec<_> = self.hosts.iter().filter(lives).map(|host| host.session).collect();
         if let Some(open) = self.open.values().find(|open| !living.contains(&open.session)) {

@@ -69,6 +69,12 @@ impl Records {
         Ok(recorded)
     }
 
+    /// The queues in which there is something to start.
+    pub async fn queues_with_something(&mut self) -> Result<BTreeSet<i32>> {
+        let ready = "select cast(queue_id as text), null from ready group by queue_id";
+        self.pairs(ready).await?.into_iter().map(|(queue, _)| Ok(queue.parse()?)).collect()
+    }
+
     /// The leases that are open.
     pub async fn open_leases(&mut self) -> Result<BTreeSet<i64>> {
         let open = "select cast(s.lease as text), null from start s

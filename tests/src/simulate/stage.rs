@@ -26,7 +26,7 @@ pub const HOUR: i64 = 60 * MINUTE;
 pub const DAY: i64 = 24 * HOUR;
 
 /// How long host sessions last without a heartbeat.
-pub const TTL: Duration = Duration::from_secs(60);
+pub const TTL: Duration = Duration::from_secs(300);
 
 /// How often a host looks at all that waits. (A real one does it more often.)
 const LOOK: i64 = 3 * HOUR;
