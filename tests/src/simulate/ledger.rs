@@ -186,3 +186,78 @@ fn run(fires: &[Timestamp], policy: &CatchUp, now: Timestamp) -> BTreeSet<Timest
     let in_window = missed.iter().rev().filter(|fire| policy.window.is_none_or(|most| late(fire) <= most));
     in_window.take(most).copied().chain(on_time).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use innkeeper::schedule::Spec;
+
+    use super::*;
+    use crate::clock::instant;
+    use crate::simulate::cast;
+
+    /// The jobs of a file: `all`, every three hours.
+    fn file() -> Vec<Job> {
+        let mut jobs = cast::jobs(instant("2026-03-01T00:00:00Z")).unwrap();
+        jobs.retain(|job| job.name.as_str() == "all");
+        jobs
+    }
+
+    fn missing(ledger: &mut Ledger, recorded: Recorded) -> Vec<Timestamp> {
+        let recorded = HashMap::from([("all".to_owned(), recorded)]);
+        ledger.verify(&recorded).into_iter().map(|(_, fire)| fire).collect()
+    }
+
+    #[test]
+    fn a_fire_that_is_neither_an_execution_nor_part_of_a_skip_is_missing() {
+        let mut ledger = Ledger::default();
+        ledger.synced(&file(), instant("2026-03-01T01:00:00Z"));
+        ledger.planned(&file(), |_| false, instant("2026-03-01T13:00:00Z"));
+        let (first, last) = (instant("2026-03-01T03:00:00Z"), instant("2026-03-01T06:00:00Z"));
+        let single = HashSet::from([instant("2026-03-01T09:00:00Z")]);
+        let recorded = Recorded { single, ranges: vec![Range { first, last, fires: Some(2) }] };
+        assert_eq!(missing(&mut ledger, recorded), [instant("2026-03-01T12:00:00Z")]);
+    }
+
+    #[test]
+    fn a_time_that_passes_again_has_to_be_on_record_again_only_once_jobs_are_planned_anew() {
+        let mut ledger = Ledger::default();
+        ledger.synced(&file(), instant("2026-03-01T10:00:00Z"));
+        ledger.planned(&file(), |_| false, instant("2026-03-01T02:30:00Z"));
+        assert_eq!(missing(&mut ledger, Recorded::default()), []);
+        ledger.turned_back(instant("2026-03-01T02:30:00Z"));
+        ledger.planned(&file(), |_| false, instant("2026-03-01T03:30:00Z"));
+        assert_eq!(missing(&mut ledger, Recorded::default()), [instant("2026-03-01T03:00:00Z")]);
+    }
+
+    #[test]
+    fn a_schedule_is_looked_for_up_to_the_edit_that_ends_it() {
+        let mut ledger = Ledger::default();
+        ledger.synced(&file(), instant("2026-03-01T01:00:00Z"));
+        let mut edited = file();
+        let hourly = Spec { every: Some(Duration::from_secs(3_600)), ..Spec::default() };
+        edited[0].schedule = Some(Schedule::new(&hourly).unwrap());
+        ledger.synced(&edited, instant("2026-03-01T05:30:00Z"));
+        ledger.planned(&edited, |_| false, instant("2026-03-01T06:30:00Z"));
+        let expected = [instant("2026-03-01T03:00:00Z"), instant("2026-03-01T06:00:00Z")];
+        assert_eq!(missing(&mut ledger, Recorded::default()), expected);
+    }
+
+    #[test]
+    fn of_missed_fires_those_run_that_the_job_says() {
+        let at = |hour: i32| instant(&format!("2026-03-01T{hour:02}:00:00Z"));
+        let fires: Vec<_> = (1..=6).map(at).collect();
+        let runs = |mode, now: &str| {
+            let window = Some(Duration::from_secs(2 * 3_600 + 1_800));
+            let policy = CatchUp { mode, window, max: 5 };
+            run(&fires, &policy, instant(now)).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(runs(CatchUpMode::None, "2026-03-01T06:00:30Z"), [at(6)]);
+        assert_eq!(runs(CatchUpMode::None, "2026-03-01T06:20:00Z"), []);
+        assert_eq!(runs(CatchUpMode::Latest, "2026-03-01T06:00:30Z"), [at(6)]);
+        assert_eq!(runs(CatchUpMode::Latest, "2026-03-01T06:20:00Z"), [at(6)]);
+        assert_eq!(runs(CatchUpMode::Latest, "2026-03-01T09:20:00Z"), []);
+        assert_eq!(runs(CatchUpMode::All, "2026-03-01T06:20:00Z"), [at(4), at(5), at(6)]);
+    }
+}
