@@ -352,13 +352,15 @@ impl Stage {
     pub async fn claim(&mut self) -> Result<bool> {
         let mut hosts: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].is_up()).collect();
         self.random.shuffle(&mut hosts);
+        for number in &hosts {
+            self.release_missed(*number).await?;
+        }
         // A host that asks for nothing is what takes most of the time of a simulation.
         let ready = self.records.queues_with_something().await?;
         let mut queues = self.store.queues().await?;
         queues.retain(|queue| ready.contains(&queue.id.0));
         let mut any = false;
         for number in hosts {
-            self.release_missed(number).await?;
             self.random.shuffle(&mut queues);
             for queue in &queues {
                 let host = &self.hosts[number];
