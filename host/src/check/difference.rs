@@ -59,7 +59,7 @@ impl Difference {
     pub fn new(config: &Config, stored: &[Stored<'_>]) -> Self {
         let stored: BTreeMap<&Name, &Stored<'_>> =
             stored.iter().map(|stored| (&stored.job.name, stored)).collect();
-        let owner = &config.host.name;
+        let owner = &config.host.owner;
         let mut difference = Self::default();
         for (name, job) in &config.jobs {
             let Some(before) = stored.get(name) else {
