@@ -71,7 +71,7 @@ impl Difference {
     /// Compares what a file defines with what a store has.
     #[must_use]
     pub fn new(config: &Config, jobs: &[Stored<&Job>], queues: &[Stored<Queue>]) -> Self {
-        let owner = &config.host.name;
+        let owner = &config.host.owner;
         let (added, changed, retired) = compare(
             owner,
             &config.jobs,
