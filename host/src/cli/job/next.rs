@@ -30,7 +30,7 @@ pub(super) async fn next(store: &Store, name: &Name, wanted: &Wanted) -> Result<
     if fires.is_empty() {
         return Ok(no_fires(name, &none_left(schedule, period.from, period.until)));
     }
-    let cut = if more { cut(count) } else { String::new() };
+    let cut = if more && period.until.is_some() { cut(count) } else { String::new() };
     let text = format!("{}{cut}", lines(&fires, schedule.zone()));
     Ok(Report::new(&json!({ "job": name, "fires": fires, "reason": null }), text))
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Fact;
 use super::rules::{next, queue_name};
+use crate::cli::fires::next_fire;
 use crate::cli::sentence::{count, from_now, list, names, span};
 use crate::job::Name;
 use crate::policy::{When, WhenFull};
@@ -452,19 +453,14 @@ fn overdue(scene: &Scene<'_>) -> Option<Fact> {
 fn excluded(scene: &Scene<'_>) -> Option<Fact> {
     let schedule = scene.record.job.schedule.as_ref().filter(|_| scene.record.job.enabled)?;
     let today = scene.now.to_zoned(schedule.zone().clone()).date();
-    let fire = schedule.next_fire(scene.now)?;
-    let is_today = fire.notes.iter().any(|note| match note {
-        Note::Excluded { first, .. } => *first <= today,
-        Note::Moved { from } => *from <= today,
-        _ => false,
-    });
-    if !is_today {
-        return None;
-    }
-    let calendars: Vec<String> =
-        schedule.spec().calendars.into_iter().map(|calendar| calendar.name).collect();
-    let text = format!("Today, {today}, is a day that its calendar {} excludes.", names(&calendars, "or"));
-    Some(Fact::new("excluded_day", text).with("date", today.to_string()).with("calendars", calendars))
+    let fire = next_fire(schedule, scene.now)?;
+    let calendar = fire.notes.iter().find_map(|note| match note {
+        Note::Excluded { first, calendar, .. } if *first <= today => Some(calendar),
+        Note::Moved { from, calendar } if *from <= today => Some(calendar),
+        _ => None,
+    })?;
+    let text = format!("Today, {today}, is excluded by calendar `{calendar}`.");
+    Some(Fact::new("excluded_day", text).with("date", today.to_string()).with("calendar", calendar))
 }
 
 /// What comes by itself.

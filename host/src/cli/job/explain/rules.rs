@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Fact;
-use crate::cli::fires::FireTime;
+use crate::cli::fires::{FireTime, next_fire};
 use crate::cli::job::firing;
 use crate::cli::job::next::{none_left, paced};
 use crate::cli::sentence::{from_now, in_zone, list, names, span};
@@ -47,7 +47,7 @@ pub(super) fn next(record: &JobRecord, now: Timestamp) -> Result<(FireTime, Stri
         let at = record.next_fire_at.unwrap_or(now);
         return Ok((fire, format!("at {} ({})", in_zone(at, zone), from_now(at, now))));
     }
-    let fire = schedule.next_fire(now).ok_or_else(|| none_left(schedule, now, None))?;
+    let fire = next_fire(schedule, now).ok_or_else(|| none_left(schedule, now, None))?;
     let at = fire.at;
     let fire = FireTime::new(&fire, zone);
     let note = fire.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
