@@ -4,8 +4,19 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// No I/O and no clock: they know each other and nothing else.
-const PURE: &[&str] =
-    &["args", "bounds", "calendar", "database_url", "execution", "job", "policy", "retry", "schedule", "suggest"];
+const PURE: &[&str] = &[
+    "args",
+    "bounds",
+    "calendar",
+    "catch_up",
+    "database_url",
+    "execution",
+    "job",
+    "policy",
+    "retry",
+    "schedule",
+    "suggest",
+];
 
 /// What each other room may use besides [`PURE`].
 const MAY_USE: &[(&str, &[&str])] = &[

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use super::named;
 use crate::config::{Config, ConfigError, JobKey};
 use crate::job::Job;
-use crate::schedule::{Gap, Note, Schedule};
+use crate::schedule::{Note, Overlap, Schedule, Spec};
 
 /// How far ahead bunches are looked for.
 const DAYS: i64 = 7;
@@ -180,28 +180,23 @@ fn within_a_year(zone: &TimeZone, now: Timestamp) -> Vec<Change> {
 
 /// What the first change that touches a fire does to it.
 fn touched(schedule: &Schedule, zone: &str, changes: &[Change]) -> Option<String> {
-    /// Several fires may be near, of which only some are touched.
-    const NEAR: usize = 6;
     changes.iter().find_map(|change| {
-        let mut from = change.at.checked_sub(change.by.abs()).ok()?.checked_sub(1.microsecond()).ok()?;
-        let until = change.at.checked_add(change.by.abs()).ok()?;
-        // Most jobs fire nowhere near, which is quickly seen. What is left out is told by the next.
-        let is_near = schedule.next_after(from).is_some_and(|next| next <= until);
-        if !is_near && schedule.spec().gap != Gap::Skip {
-            return None;
-        }
-        for _ in 0..NEAR {
-            let fire = schedule.next_fire(from)?;
-            if let Some(said) = fire.notes.iter().find_map(|note| said(schedule, zone, fire.at, note)) {
-                return Some(said);
-            }
-            if fire.at > until {
-                break;
-            }
-            from = fire.at;
-        }
-        None
+        // What a gap moves fires at its end, and what it leaves out is told by the next one. The
+        // times that come twice are first shown right before the change.
+        let first =
+            if change.by.is_positive() { change.at } else { change.at.checked_add(change.by).ok()? };
+        let fire = schedule.next_fire(first.checked_sub(1.microsecond()).ok()?)?;
+        fire.notes.iter().find_map(|note| said(schedule, zone, fire.at, note))
     })
+}
+
+/// True where the job would not fire at this time, were it to fire at the last of both only. That
+/// a clock shows a time twice does not double what goes by elapsed time.
+fn is_doubled(schedule: &Schedule, at: Timestamp) -> bool {
+    let spec = schedule.spec();
+    let last = Schedule::new(&Spec { overlap: Overlap::Last, ..spec.clone() });
+    let fires = |last: Schedule| last.next_after(at.checked_sub(1.microsecond()).ok()?);
+    spec.overlap == Overlap::Both && last.is_ok_and(|last| fires(last) != Some(at))
 }
 
 fn said(schedule: &Schedule, zone: &str, at: Timestamp, note: &Note) -> Option<String> {
@@ -220,7 +215,7 @@ fn said(schedule: &Schedule, zone: &str, at: Timestamp, note: &Note) -> Option<S
             wanted.date(),
             wanted.time(),
         )),
-        Note::Repeated { both: true, .. } => Some(format!(
+        Note::Repeated { first: true, both: true } if is_doubled(schedule, at) => Some(format!(
             "on {} the clock in {zone} shows {} twice, and it fires both times; with overlap = \"first\" or \
              \"last\" it would fire once",
             clock.date(),

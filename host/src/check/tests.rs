@@ -96,6 +96,8 @@ fn a_clock_change_that_touches_a_job_is_told_with_the_key_that_decides() {
           gap = \"run-after\" it would, right after"
         ]
     );
+    let list = berlin("cron = \"0,10,20,30,40,50 1,2,3 * 10 *\", overlap = \"both\"");
+    assert!(list[0].contains("shows 02:00:00 twice"), "{list:?}");
     assert_eq!(
         berlin("cron = \"30 2 * 10 *\", overlap = \"both\""),
         [
@@ -106,6 +108,7 @@ fn a_clock_change_that_touches_a_job_is_told_with_the_key_that_decides() {
     for untouched in [
         "cron = \"30 4 * * *\"",
         "cron = \"30 * * * *\"",
+        "cron = \"* * * * *\", overlap = \"both\"",
         "cron = \"30 2 * * TUE\"",
         "every = \"1h\"",
         "at = \"2027-03-29T02:30\"",
@@ -117,7 +120,7 @@ fn a_clock_change_that_touches_a_job_is_told_with_the_key_that_decides() {
 
 #[test]
 fn many_jobs_of_one_kind_are_told_in_few_words() {
-    let schedule = "{ cron = \"H/59 2 * * *\", timezone = \"Europe/Berlin\", jitter = \"1s\" }";
+    let schedule = "{ cron = \"H 2 * * *\", timezone = \"Europe/Berlin\", jitter = \"1s\" }";
     let told = told(&jobs(30, schedule));
     assert_eq!(told.len(), 21, "{told:#?}");
     assert!(told[20].contains("clock changes also touch 10 more jobs: `j000020`"), "{told:#?}");

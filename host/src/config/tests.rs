@@ -208,7 +208,7 @@ include_weekdays = ["mon", "tue", "wed", "thu", "fri"]
 #[test]
 fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     let config = valid(FULL);
-    assert_eq!(config.host.name, "inn-1");
+    assert_eq!((config.host.name.as_str(), config.host.owner.as_str()), ("inn-1", "inn-1"));
     assert_eq!(config.host.concurrency, 1000);
     assert_eq!(config.host.drain_timeout, Duration::ZERO);
     assert_eq!(config.host.session_timeout, Duration::from_secs(1));
@@ -382,7 +382,7 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
     let shown = format!("{config:?}");
     assert!(shown.contains("postgres://app@db.example/app") && !shown.contains("hunter2"), "{shown}");
 
-    let keys = ["name", "data_dir", "listen", "concurrency", "drain_timeout", "session_timeout"];
+    let keys = ["name", "owner", "data_dir", "listen", "concurrency", "drain_timeout", "session_timeout"];
     let keys = keys.map(|key| ("host", key));
     let others = [
         ("store", "url"),
@@ -573,6 +573,7 @@ fn the_example_shows_every_key_and_its_true_default() {
     // What the text of the example calls an example or needed.
     let examples = [
         "name",
+        "owner",
         "listen",
         "component",
         "config",

@@ -4,6 +4,7 @@
 //! What is a batch on PostgreSQL is one row here, and repeated: there is no round trip to save.
 
 mod cancel;
+mod fires;
 mod gates;
 mod looks;
 mod prune;
@@ -11,6 +12,7 @@ mod reads;
 mod writes;
 
 pub(super) use cancel::*;
+pub(super) use fires::*;
 pub(super) use gates::*;
 pub(super) use looks::*;
 pub(super) use prune::*;
@@ -18,5 +20,5 @@ pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, GATES, READS, PRUNING, CANCELLING, LOOKS].concat()
+    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING, LOOKS].concat()
 }

@@ -136,20 +136,23 @@ rule!(a_schema_of_another_line_of_versions_is_not_touched, async |world: &World|
     }
 });
 
-rule!(a_binary_of_the_version_before_is_told_that_it_is_too_old_once_this_one_has_migrated, async |world: &World| {
-    let engine = world.database.engine();
-    let database = TestDatabase::empty(engine).await;
-    let before = database.store(1).await.with_migrations(version_before(engine));
-    before.migrate().await.unwrap();
-    let ours = database.store(1).await;
-    let error = ours.check_schema().await.unwrap_err();
-    assert!(matches!(error, StoreError::Behind { .. }), "{error:?}");
-    assert!(error.to_string().contains("run `innkeeper migrate`"), "{error}");
-    let applied = ours.migrate().await.unwrap().applied;
-    assert_eq!(applied.iter().map(|applied| applied.number).collect::<Vec<_>>(), [newest(engine)]);
-    let error = before.check_schema().await.unwrap_err();
-    assert!(matches!(error, StoreError::TooOld { .. }), "{error:?}");
-});
+rule!(
+    a_binary_of_the_version_before_is_told_that_it_is_too_old_once_this_one_has_migrated,
+    async |world: &World| {
+        let engine = world.database.engine();
+        let database = TestDatabase::empty(engine).await;
+        let before = database.store(1).await.with_migrations(version_before(engine));
+        before.migrate().await.unwrap();
+        let ours = database.store(1).await;
+        let error = ours.check_schema().await.unwrap_err();
+        assert!(matches!(error, StoreError::Behind { .. }), "{error:?}");
+        assert!(error.to_string().contains("run `innkeeper migrate`"), "{error}");
+        let applied = ours.migrate().await.unwrap().applied;
+        assert_eq!(applied.iter().map(|applied| applied.number).collect::<Vec<_>>(), [newest(engine)]);
+        let error = before.check_schema().await.unwrap_err();
+        assert!(matches!(error, StoreError::TooOld { .. }), "{error:?}");
+    }
+);
 
 /// Migrates, and returns the columns that there are then, each as a text that tells what it is;
 /// and those that an INSERT may leave out.
