@@ -136,10 +136,10 @@ statements! { GATES:
         order by s.id limit $3";
     FORGET_SIGNALS = "
         delete from innkeeper.signal where job_id = $1 and kind = $2 and id <= $3";
-    /// All but the newest of each.
+    /// All but the newest of each, up to `$3`.
     FORGET_OLD_SIGNALS = "
         delete from innkeeper.signal s
-        where s.job_id = $1 and s.kind = $2
+        where s.job_id = $1 and s.kind = $2 and s.id <= $3
           and exists (select 1 from innkeeper.signal n
                       where n.job_id = s.job_id and n.kind = s.kind and n.upstream_id = s.upstream_id
                         and n.id > s.id)";
