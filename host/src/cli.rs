@@ -20,12 +20,17 @@ use crate::store::{Store, StoreError, StoreOptions};
 
 mod check;
 mod execution;
+mod fires;
 mod grace;
 mod host;
 mod init;
 mod job;
 mod migrate;
+mod period;
 mod plugin;
+mod queue;
+mod schedule;
+mod sentence;
 mod serve;
 mod store;
 mod table;
@@ -67,9 +72,15 @@ enum Command {
     Check(check::Check),
     /// Bring the store's schema up to date.
     Migrate(migrate::Migrate),
-    /// Look at jobs and run them.
+    /// Look at jobs, run, pause and explain them.
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Look at when schedules fire.
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
+    /// Look at queues and pause them.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// Look at executions, cancel and repeat them.
     #[command(subcommand)]
     Execution(execution::ExecutionCommand),
@@ -199,6 +210,8 @@ async fn run(cli: Cli) -> Result<Report, CliError> {
         Command::Check(command) => check::run(&global, &command).await,
         Command::Migrate(command) => migrate::run(&global, &command).await,
         Command::Job(command) => job::run(&global, command).await,
+        Command::Schedule(command) => schedule::run(&global, command).await,
+        Command::Queue(command) => queue::run(&global, command).await,
         Command::Execution(command) => execution::run(&global, command).await,
         Command::Plugin(command) => plugin::run(&global, command).await,
         Command::Host(command) => host::run(&global, command).await,

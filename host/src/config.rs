@@ -182,6 +182,9 @@ impl Config {
 pub struct HostConfig {
     /// Default: the machine's host name.
     pub name: String,
+    /// In whose name the jobs and queues of this file are kept: hosts that share a file share it.
+    /// Default: the host's name.
+    pub owner: String,
     /// The SQLite store and plugins' SQLite databases. Absolute, or relative to the file.
     pub data_dir: PathBuf,
     /// Where the host is asked for its health; port 0 for any that is free. `None`: nothing is
@@ -200,6 +203,7 @@ impl HostConfig {
         let machine = || gethostname::gethostname().to_string_lossy().into_owned();
         let mut host = Self {
             name: String::new(),
+            owner: String::new(),
             data_dir: base.join("innkeeper-data"),
             listen: None,
             concurrency: 32,
@@ -209,6 +213,9 @@ impl HostConfig {
         if let Some(table) = table {
             if let Some(name) = table.text("name") {
                 host.name = name.value().to_owned();
+            }
+            if let Some(owner) = table.text("owner") {
+                host.owner = owner.value().to_owned();
             }
             if let Some(folder) = table.text("data_dir") {
                 host.data_dir = base.join(folder.value());
@@ -233,6 +240,9 @@ impl HostConfig {
         }
         if host.name.is_empty() {
             host.name = machine();
+        }
+        if host.owner.is_empty() {
+            host.owner.clone_from(&host.name);
         }
         host
     }

@@ -162,9 +162,26 @@ async fn record_definitions(config: &Config, plugins: &Registry, store: &Store) 
         store.save_plugin(&plugin.name, plugin.digest.as_str()).await?;
     }
     let jobs = config.jobs.values().cloned().collect::<Vec<_>>();
-    let sync = store.sync_jobs(&config.host.name, &jobs).await?;
+    let queues = config.queues.values().cloned().collect::<Vec<_>>();
+    for queue in store.sync_queues(&config.host.owner, &queues).await? {
+        tracing::info!(%queue, "the queue's weight and limits are those of the configuration now");
+    }
+    let sync = store.sync_jobs(&config.host.owner, &jobs).await?;
     for job in &sync.retired {
         tracing::info!(%job, "retired: the configuration no longer names it");
+    }
+    for (job, from) in &sync.taken_over {
+        tracing::warn!(
+            %job, %from, to = config.host.owner,
+            "taken over: another host's configuration named this job as well. Where hosts share a file, give \
+             them the same `owner` in [host]"
+        );
+    }
+    if sync.skipped > 0 {
+        tracing::info!(
+            records = sync.skipped,
+            "fires of schedules that are no more were recorded as skipped"
+        );
     }
     Ok(())
 }

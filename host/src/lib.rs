@@ -11,6 +11,7 @@
 pub mod args;
 pub mod bounds;
 pub mod calendar;
+pub mod catch_up;
 pub mod check;
 pub mod cli;
 pub mod clock;

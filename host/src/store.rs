@@ -42,19 +42,23 @@
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
 mod admission;
+mod backfill;
 mod backup;
 mod cancel;
 mod completion;
 mod connection;
 mod definition;
+mod dependency;
 mod effects;
 mod enqueue;
 mod error;
+mod explain;
 mod follow;
 mod gate;
 mod handler;
 mod host;
 mod migrate;
+mod pause;
 mod permit;
 mod phase;
 mod place;
@@ -67,39 +71,49 @@ mod prune;
 mod queue;
 mod rate;
 mod read;
+mod reopen;
 mod repeat;
 mod rescue;
 mod row;
 mod session;
+mod skip;
 mod sqlite;
 mod start;
+mod sync;
 mod time;
+mod turn_back;
 mod unstarted;
 mod wake;
 
 use crate::database_url::DatabaseUrl;
 
 pub use admission::Admitted;
+pub use backfill::{BackfillFate, MOST_BACKFILLED};
 pub use backup::{Backup, BackupError, backup};
 pub use cancel::{CancelRequest, CancelResult};
 pub use completion::Recording;
 pub use connection::{Store, StoreOptions};
-pub use definition::{JobRecord, JobSync, LastExecution, PluginRecord};
+pub use definition::{JobRecord, LastExecution, PluginRecord};
 pub use enqueue::{Enqueued, NewExecution};
 pub use error::StoreError;
+pub use explain::{
+    JobLook, KeyLook, PermitHolder, PermitHolders, QueueLook, RateLook, Upstream, WaitingLook,
+};
 pub use handler::{Holder, LogRecord};
 pub use host::{HostFilter, HostRecord, HostState, RunningExecution};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
+pub use pause::Resumed;
 pub use phase::{Phase, PhaseName, PhaseTx};
 pub use plan::{FiredExecution, Planned};
 pub use pooler::Pooler;
 pub use prune::{JobHistory, Pruned};
 pub use queue::{QueueId, QueueRecord};
-pub use read::{ExecutionFilter, ExecutionRecord};
+pub use read::{Blocker, ExecutionFilter, ExecutionRecord};
 pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
 pub use start::{Claim, Started};
+pub use sync::JobSync;
 pub use time::StoreClock;
 pub use tracing::Level;
 pub use wake::WakeUps;

@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::execution::{Failure, LogLine, Progress};
 use crate::plugin::{Handler, from_descriptions};
-use crate::store::{ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord, RunningExecution};
+use crate::policy::Queue;
+use crate::store::{
+    Blocker, ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord, RunningExecution,
+};
 
 /// An execution.
 #[derive(Debug, Serialize)]
@@ -27,6 +30,7 @@ pub struct Execution {
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub due_at: Option<Timestamp>,
+    pub blocker: Option<&'static str>,
     pub args: Value,
     pub result: Option<Value>,
     pub error: Option<Error>,
@@ -60,9 +64,11 @@ pub struct Job {
     pub retry: Retry,
     pub on_crash: Value,
     pub history: History,
+    pub policies: Policies,
     pub owner: String,
     pub next_fire_at: Option<Timestamp>,
     pub paused_at: Option<Timestamp>,
+    pub paused_reason: Option<String>,
     pub retired_at: Option<Timestamp>,
     pub last_execution: Option<LastExecution>,
 }
@@ -76,6 +82,54 @@ pub struct Retry {
     pub initial_ms: u64,
     pub maximum_ms: u64,
     pub jitter: f64,
+}
+
+/// How a job's executions are treated; times in milliseconds.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the policies that it is made of, which documents them")]
+pub struct Policies {
+    pub queue: String,
+    pub priority: i32,
+    pub concurrency: Option<Concurrency>,
+    pub rate: Option<Rate>,
+    pub after: Option<After>,
+    pub on_failure: Option<String>,
+    pub catch_up: CatchUp,
+    pub cancel_grace_ms: u64,
+}
+
+/// How many executions of a job run at once.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in the policies")]
+pub struct Concurrency {
+    pub limit: Option<u32>,
+    pub per_key: Option<Value>,
+    pub when_full: Value,
+}
+
+/// How many executions of a job start in a time.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in the policies")]
+pub struct Rate {
+    pub count: u32,
+    pub period_ms: u64,
+}
+
+/// What a job comes after.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in the policies")]
+pub struct After {
+    pub jobs: Vec<String>,
+    pub when: Value,
+}
+
+/// What becomes of missed fires.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "as in the policies")]
+pub struct CatchUp {
+    pub mode: Value,
+    pub window_ms: Option<u64>,
+    pub max: u32,
 }
 
 /// How much of a job's history is kept; `null` for no bound.
@@ -167,6 +221,7 @@ impl From<ExecutionRecord> for Execution {
             started_at: record.started_at,
             finished_at: record.finished_at,
             due_at: record.due_at,
+            blocker: record.blocker.map(Blocker::as_str),
             args: record.args,
             result: record.result,
             error: record.error.map(Error::from),
@@ -204,14 +259,43 @@ impl From<JobRecord> for Job {
                 jitter: job.retry.jitter,
             },
             on_crash: json(&job.on_crash),
+            policies: Policies::from(&job.policies),
             history: History { keep_ms: job.history.keep.map(millis), last: job.history.last },
             owner: record.owner,
             next_fire_at: record.next_fire_at,
             paused_at: record.paused_at,
+            paused_reason: record.paused_reason,
             retired_at: record.retired_at,
             last_execution: record
                 .last
                 .map(|last| LastExecution { id: last.id.to_string(), state: last.state.as_str() }),
+        }
+    }
+}
+
+impl From<&crate::policy::Policies> for Policies {
+    fn from(policies: &crate::policy::Policies) -> Self {
+        let crate::policy::Policies { queue, catch_up, .. } = policies;
+        Self {
+            queue: queue.as_ref().map_or(Queue::DEFAULT, |name| name.as_str()).to_owned(),
+            priority: policies.priority,
+            concurrency: policies.concurrency.as_ref().map(|limits| Concurrency {
+                limit: limits.limit,
+                per_key: limits.per_key.as_ref().map(json),
+                when_full: json(&limits.when_full),
+            }),
+            rate: policies.rate.map(|rate| Rate { count: rate.count, period_ms: millis(rate.period) }),
+            after: policies.after.as_ref().map(|after| After {
+                jobs: after.jobs.iter().map(ToString::to_string).collect(),
+                when: json(&after.when),
+            }),
+            on_failure: policies.on_failure.as_ref().map(ToString::to_string),
+            catch_up: CatchUp {
+                mode: json(&catch_up.mode),
+                window_ms: catch_up.window.map(millis),
+                max: catch_up.max,
+            },
+            cancel_grace_ms: millis(policies.cancel_grace),
         }
     }
 }
@@ -271,15 +355,26 @@ impl From<LogRecord> for Log {
     }
 }
 
-/// As in the configuration: `every` as text with its unit.
+/// As in the configuration: spans of time as text with their units. What has its default is there
+/// as well; calendars by their names.
 fn schedule(schedule: &crate::schedule::Schedule) -> Value {
     let spec = schedule.spec();
-    let every = spec.every.map(|period| humantime::format_duration(period).to_string());
+    let span =
+        |span: Option<std::time::Duration>| span.map(|span| humantime::format_duration(span).to_string());
     serde_json::json!({
         "cron": spec.cron,
-        "every": every,
+        "every": span(spec.every),
+        "every_after": span(spec.every_after),
         "at": spec.at,
         "timezone": spec.timezone.unwrap_or_else(|| "UTC".to_owned()),
+        "anchor": spec.anchor,
+        "jitter": span(spec.jitter),
+        "gap": json(&spec.gap),
+        "overlap": json(&spec.overlap),
+        "not_before": spec.not_before,
+        "not_after": spec.not_after,
+        "calendars": spec.calendars.iter().map(|calendar| calendar.name.as_str()).collect::<Vec<_>>(),
+        "when_excluded": json(&spec.when_excluded),
     })
 }
 

@@ -23,13 +23,19 @@ alter table innkeeper.job
     add column priority integer not null default 0,
     -- Its executions need a permit before they are ready.
     add column gated boolean not null default false,
-    add column paused_reason text;
+    add column paused_reason text,
+    -- What `next_fire_at` was when it was paused, or would be: so that whoever looks for due jobs
+    -- does not walk over those that are paused.
+    add column paused_fire_at timestamptz;
 
 alter table innkeeper.execution
     -- What its job limits executions by, where it does.
     add column limit_key text,
     -- The one that it repeats, where an operator asked for that.
     add column retry_of uuid;
+-- Whether a time has been run already.
+create index execution_backfill on innkeeper.execution (job_id, scheduled_at)
+    where triggered_by = 'backfill';
 
 -- `due` and `retry` wait for `due_at`. Without a time: `paused` waits for its job to be resumed,
 -- `after` for other jobs, `key` for a permit of its key and then `limit` for one of its job.

@@ -23,11 +23,16 @@ alter table job add column priority integer not null default 0;
 -- Its executions need a permit before they are ready.
 alter table job add column gated integer not null default 0;
 alter table job add column paused_reason text;
+-- What `next_fire_at` was when it was paused, or would be: so that whoever looks for due jobs does
+-- not walk over those that are paused.
+alter table job add column paused_fire_at integer;
 
 -- What its job limits executions by, where it does.
 alter table execution add column limit_key text;
 -- The one that it repeats, where an operator asked for that.
 alter table execution add column retry_of blob;
+-- Whether a time has been run already.
+create index execution_backfill on execution (job_id, scheduled_at) where triggered_by = 'backfill';
 
 -- `due` and `retry` wait for `due_at`. Without a time: `paused` waits for its job to be resumed,
 -- `after` for other jobs, `key` for a permit of its key and then `limit` for one of its job.

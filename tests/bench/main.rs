@@ -12,6 +12,7 @@ mod db;
 mod engine;
 mod figure;
 mod rounds;
+mod schedule;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Bench {
     Db,
     /// Whole executions against a bare loop
     Engine,
+    /// When jobs fire next
+    Schedule,
 }
 
 /// What to measure, and how long.
@@ -80,6 +83,7 @@ async fn measure() -> ExitCode {
     let result = match bench {
         Bench::Db => db::run(&selection, &mut report).await,
         Bench::Engine => engine::run(&selection, &mut report).await,
+        Bench::Schedule => schedule::run(&selection, &mut report),
     };
     // What was measured before an error is worth reading; the exit code says that it is not all.
     print!("{}", if json { report.to_json() } else { report.to_table() });

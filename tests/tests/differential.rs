@@ -27,7 +27,7 @@ use side::{Place, Side};
 use tables::Columns;
 
 /// What programs lead to, by a word of the answer: without it, nothing would be compared.
-const SEEN: [(&str, &str); 8] = [
+const SEEN: [(&str, &str); 11] = [
     ("Claim", "Attempt"),
     ("Complete", "Recorded"),
     ("Complete", "too late"),
@@ -35,6 +35,9 @@ const SEEN: [(&str, &str); 8] = [
     ("Rescue", "RescuedExecution"),
     ("ReleaseUnknown", "execution"),
     ("Plan", "FiredExecution"),
+    ("Plan", "skipped: 1"),
+    ("Resume", "paused_at: Some"),
+    ("Backfill", "Made"),
     ("Enqueue", "created: false"),
 ];
 

@@ -3,16 +3,24 @@
 //! Each [`rule!`] is one sentence and becomes two tests, `…::sqlite` and `…::postgres`. The
 //! clock stands still until a test turns it.
 
+#[path = "store/backfilling.rs"]
+mod backfilling;
 #[path = "store/backup.rs"]
 mod backup;
 #[path = "store/cancelling.rs"]
 mod cancelling;
+#[path = "store/catching_up.rs"]
+mod catching_up;
 #[path = "store/claims.rs"]
 mod claims;
+#[path = "store/clock_steps.rs"]
+mod clock_steps;
 #[path = "store/completions.rs"]
 mod completions;
 #[path = "store/definitions.rs"]
 mod definitions;
+#[path = "store/editing.rs"]
+mod editing;
 #[path = "store/fencing.rs"]
 mod fencing;
 #[path = "store/handlers.rs"]
@@ -21,6 +29,8 @@ mod handlers;
 mod hosts;
 #[path = "store/limits.rs"]
 mod limits;
+#[path = "store/pausing.rs"]
+mod pausing;
 #[path = "store/planning.rs"]
 mod planning;
 #[path = "store/pruning.rs"]

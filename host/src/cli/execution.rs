@@ -11,7 +11,7 @@ use super::table::table;
 use super::{CliError, Global, Report};
 use crate::execution::{Failure, FailureKind, State};
 use crate::job::Name;
-use crate::store::{ExecutionFilter, ExecutionRecord, Store};
+use crate::store::{Blocker, ExecutionFilter, ExecutionRecord, Store};
 use crate::wire;
 
 mod change;
@@ -133,6 +133,9 @@ pub(super) fn describe(record: &ExecutionRecord) -> String {
     line("job", record.job.as_str());
     line("handler", &format!("{} of plugin {}", record.handler, record.plugin));
     line("state", record.state.as_str());
+    if let Some(blocker) = record.blocker {
+        line("waits for", waits_for(blocker));
+    }
     line("attempt", &format!("{} of {}", record.attempt, record.max_attempts));
     line("scheduled", &record.scheduled_at.to_string());
     for (name, time) in
@@ -164,6 +167,15 @@ pub(super) fn describe(record: &ExecutionRecord) -> String {
         (None, None) => {}
     }
     text
+}
+
+fn waits_for(blocker: Blocker) -> &'static str {
+    match blocker {
+        Blocker::Limit => "a place in the limit or the rate of its job",
+        Blocker::Key => "a place in the limit of its key",
+        Blocker::After => "the jobs that its job comes after",
+        Blocker::Paused => "its job to be resumed",
+    }
 }
 
 /// A cancellation and a skip are no errors, and their kinds are the state.

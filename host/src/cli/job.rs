@@ -2,10 +2,10 @@
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+use super::fires::Wanted;
 use super::table::table;
 use super::{CliError, Exit, Global, Report, execution};
 use crate::bounds;
@@ -13,9 +13,11 @@ use crate::engine::submit::submit;
 use crate::execution::{State, Trigger};
 use crate::job::{History, Name};
 use crate::schedule::Schedule;
-use crate::store::{JobRecord, NewExecution, Store};
+use crate::store::{Enqueued, ExecutionRecord, JobRecord, NewExecution, Store};
 use crate::wire;
 
+mod explain;
+mod next;
 mod wait;
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +36,9 @@ pub(super) enum JobCommand {
         /// Its arguments, as JSON; left out: those of the job.
         #[arg(long, value_name = "JSON", value_parser = parse_json)]
         args: Option<Value>,
+        /// Do nothing where an execution of the job with this key has not ended: that one is told.
+        #[arg(long, value_name = "KEY")]
+        unique_key: Option<String>,
         /// Wait until it has ended; exit with 1 if it did not succeed.
         #[arg(long)]
         wait: bool,
@@ -42,17 +47,14 @@ pub(super) enum JobCommand {
     Next {
         /// The job's name.
         job: Name,
-        /// How many fire times.
-        #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        count: u32,
+        #[command(flatten)]
+        wanted: Wanted,
     },
-}
-
-/// One fire time, as `--json` prints it.
-#[derive(Serialize)]
-struct Fire {
-    utc: String,
-    local: String,
+    /// Explain in plain English when a job runs and how, and why it is not running right now.
+    Explain {
+        /// The job's name.
+        job: Name,
+    },
 }
 
 pub(super) async fn run(global: &Global, command: JobCommand) -> Result<Report, CliError> {
@@ -60,8 +62,11 @@ pub(super) async fn run(global: &Global, command: JobCommand) -> Result<Report, 
     match command {
         JobCommand::List => list(&store).await,
         JobCommand::Show { job } => show(&store, &job).await,
-        JobCommand::Run { job, args, wait } => run_job(&store, &job, args.as_ref(), wait).await,
-        JobCommand::Next { job, count } => next(&store, &job, count).await,
+        JobCommand::Run { job, args, unique_key, wait } => {
+            run_job(&store, &job, args.as_ref(), unique_key.as_deref(), wait).await
+        }
+        JobCommand::Next { job, wanted } => next::next(&store, &job, &wanted).await,
+        JobCommand::Explain { job } => explain::explain(&store, &job).await,
     }
 }
 
@@ -134,7 +139,13 @@ fn history(history: History) -> String {
     history.last.map_or_else(|| keep.clone(), |last| format!("{keep}, the newest {last} at most"))
 }
 
-async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -> Result<Report, CliError> {
+async fn run_job(
+    store: &Store,
+    name: &Name,
+    args: Option<&Value>,
+    unique_key: Option<&str>,
+    wait: bool,
+) -> Result<Report, CliError> {
     let record = store.job(name).await?;
     if let Some(at) = record.retired_at {
         return Err(CliError::usage(format!(
@@ -146,15 +157,9 @@ async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -
     if wait {
         need_host(store, &job.plugin, name).await?;
     }
-    let execution = NewExecution {
-        job: name,
-        args,
-        triggered_by: Trigger::Manual,
-        run_at: None,
-        unique_key: None,
-        by: None,
-    };
-    let id = submit(store, &execution).await?.id;
+    let execution =
+        NewExecution { job: name, args, triggered_by: Trigger::Manual, run_at: None, unique_key, by: None };
+    let Enqueued { id, created } = submit(store, &execution).await?;
     // A hint: without it, hosts find the execution a moment later.
     let _ = store.wake_hosts().await;
     if !wait {
@@ -164,12 +169,17 @@ async fn run_job(store: &Store, name: &Name, args: Option<&Value>, wait: bool) -
                  `innkeeper execution show {id}` tells what became of it"
             ))
         })?;
-        return Ok(Report::new(&wire::Execution::from(record), format!("enqueued {id}")));
+        let text = if created { format!("enqueued {id}") } else { key_is_taken(id, &record) };
+        return Ok(Report::new(&wire::Execution::from(record), text));
     }
     let record = wait::wait_for_end(store, id, &job.plugin).await?;
     let exit = if record.state == State::Succeeded { Exit::Done } else { Exit::JobFailed };
     let text = execution::describe(&record);
     Ok(Report { exit, ..Report::new(&wire::Execution::from(record), text) })
+}
+
+fn key_is_taken(id: Uuid, record: &ExecutionRecord) -> String {
+    format!("nothing was enqueued: execution {id} has this unique key, and is {}", record.state.as_str())
 }
 
 async fn need_host(store: &Store, plugin: &Name, job: &Name) -> Result<(), CliError> {
@@ -182,38 +192,9 @@ async fn need_host(store: &Store, plugin: &Name, job: &Name) -> Result<(), CliEr
     Ok(())
 }
 
-async fn next(store: &Store, name: &Name, count: u32) -> Result<Report, CliError> {
-    let record = store.job(name).await?;
-    let schedule = match firing(&record) {
-        Ok(schedule) => schedule,
-        Err(why) => return Ok(no_fires(name, &why)),
-    };
-    let mut fires = Vec::new();
-    let mut time = crate::clock::now();
-    while fires.len() < count as usize {
-        let Some(fire) = schedule.next_after(time) else { break };
-        fires.push(Fire {
-            utc: fire.to_string(),
-            local: fire.to_zoned(schedule.zone().clone()).strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string(),
-        });
-        time = fire;
-    }
-    if fires.is_empty() {
-        return Ok(no_fires(name, "its schedule has no fire time left"));
-    }
-    let zone = zone_name(schedule.zone());
-    let text = table(
-        ["LOCAL", "UTC"],
-        fires.iter().map(|fire| [format!("{} {zone}", fire.local), fire.utc.clone()]),
-    );
-    Ok(Report::new(&json!({ "job": name, "fires": fires, "reason": null }), text))
-}
-
-fn no_fires(name: &Name, why: &str) -> Report {
-    Report::new(
-        &json!({ "job": name, "fires": [], "reason": why }),
-        format!("Job `{name}` does not fire: {why}."),
-    )
+/// Whether its schedule fires, or why not.
+pub(in crate::cli) fn state_of(record: &JobRecord) -> Result<(), String> {
+    firing(record).map(drop)
 }
 
 /// The schedule, or why it does not fire.
@@ -226,11 +207,10 @@ fn firing(record: &JobRecord) -> Result<&Schedule, String> {
         return Err("its schedule is disabled (`enabled = false`)".to_owned());
     }
     match record.paused_at {
-        Some(at) => Err(format!("its schedule is paused since {at}")),
+        Some(at) => {
+            let why = record.paused_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            Err(format!("it is paused since {at}{why}"))
+        }
         None => Ok(schedule),
     }
-}
-
-fn zone_name(zone: &TimeZone) -> &str {
-    zone.iana_name().unwrap_or("UTC")
 }

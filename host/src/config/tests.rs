@@ -209,7 +209,7 @@ include_weekdays = ["mon", "tue", "wed", "thu", "fri"]
 #[test]
 fn every_key_of_the_host_and_its_databases_reaches_its_place() {
     let config = valid(FULL);
-    assert_eq!(config.host.name, "inn-1");
+    assert_eq!((config.host.name.as_str(), config.host.owner.as_str()), ("inn-1", "inn-1"));
     assert_eq!(config.host.concurrency, 1000);
     assert_eq!(config.host.drain_timeout, Duration::ZERO);
     assert_eq!(config.host.session_timeout, Duration::from_secs(1));
@@ -377,6 +377,7 @@ fn a_plugins_configuration_becomes_dotted_keys_and_text() {
 /// Keys whose values a message could show, with their tables.
 const TEXTS: &[(&str, &str)] = &[
     ("host", "name"),
+    ("host", "owner"),
     ("host", "data_dir"),
     ("host", "listen"),
     ("host", "concurrency"),

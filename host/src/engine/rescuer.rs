@@ -1,16 +1,27 @@
 //! Ends what hosts that died left open. Any host does it; a lost race costs nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Engine, StoreWatch};
 
 /// Sessions that one look takes on.
 const BATCH: u32 = 10;
 
+/// How long an execution waits that nobody looks at, since a host died in the moment in which it
+/// would have left a mark for that. Reads all that waits for permits, so not often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+
 pub(super) async fn run(engine: Arc<Engine>) {
     let mut watch = StoreWatch::new(&engine);
+    let mut look_at = Instant::now();
     while !engine.drain.is_cancelled() {
+        if Instant::now() >= look_at
+            && watch.note("look at what waits", engine.store.look_at_all_that_waits().await).is_some()
+        {
+            look_at = Instant::now() + LOOK_INTERVAL;
+            engine.due.notify_one();
+        }
         let own = engine.session.with_open_starts();
         let rescued = watch.note("rescue", engine.store.rescue(BATCH, &own).await).unwrap_or_default();
         for rescued in &rescued {

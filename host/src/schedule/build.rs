@@ -7,8 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::interval::{Interval, micros};
 use super::spec::{Gap, Overlap, Spec, WhenExcluded};
-use super::wall::{self, Shown};
-use super::{Schedule, ScheduleError, Timing, expression, written};
+use super::{Schedule, ScheduleError, Timing, expression, wall, written};
 use crate::calendar::Days;
 
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -176,20 +175,7 @@ fn on_allowed_days(
         if date == clock.date() {
             fires.push(time);
         } else if spec.when_excluded == WhenExcluded::NextDay {
-            match wall::shown(zone, date.to_datetime(clock.time())) {
-                None => {}
-                Some(Shown::Once(at)) => fires.push(at),
-                Some(Shown::Never(change)) => fires.extend((spec.gap == Gap::RunAfter).then_some(change.at)),
-                Some(Shown::Twice(first, last)) => fires.extend(
-                    match spec.overlap {
-                        Overlap::First => [Some(first), None],
-                        Overlap::Last => [Some(last), None],
-                        Overlap::Both => [Some(first), Some(last)],
-                    }
-                    .into_iter()
-                    .flatten(),
-                ),
-            }
+            fires.extend(wall::meant(zone, date.to_datetime(clock.time()), spec.gap, spec.overlap));
         }
     }
     fires.sort_unstable();

@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::spec::{Gap, Overlap, WhenExcluded};
-use super::wall::{self, Shown};
+use super::wall;
 use crate::calendar::Days;
 
 /// A bound for loops that end before it, unless a calendar leaves out all of a rare schedule.
@@ -126,27 +126,14 @@ impl Every<'_> {
             if clock.date() == date {
                 fires.push(fire);
             } else {
-                fires.extend(self.moved(date, clock.time()));
+                let moved = date.to_datetime(clock.time());
+                fires.extend(wall::meant(self.zone, moved, self.gap, self.overlap));
             }
             time = fire;
         }
         fires.sort_unstable();
         fires.dedup();
         fires
-    }
-
-    fn moved(&self, date: Date, time: jiff::civil::Time) -> Vec<Timestamp> {
-        match wall::shown(self.zone, date.to_datetime(time)) {
-            None => Vec::new(),
-            Some(Shown::Once(at)) => vec![at],
-            Some(Shown::Never(change)) if self.gap == Gap::RunAfter => vec![change.at],
-            Some(Shown::Never(_)) => Vec::new(),
-            Some(Shown::Twice(first, last)) => match self.overlap {
-                Overlap::First => vec![first],
-                Overlap::Last => vec![last],
-                Overlap::Both => vec![first, last],
-            },
-        }
     }
 }
 

@@ -8,9 +8,9 @@ use jiff::civil::{Date, DateTime};
 
 use super::interval::Interval;
 use super::pattern::Pattern;
-use super::spec::{Gap, Overlap, WhenExcluded};
+use super::spec::{Gap, Overlap, Spec, WhenExcluded};
 use super::wall::{self, Shown};
-use super::{Schedule, Timing};
+use super::{Schedule, Timing, written};
 use crate::calendar::{Days, Weekday};
 
 /// Days and changes of the clock that are looked at between two fires, at most.
@@ -84,7 +84,8 @@ impl Schedule {
             Timing::Every(interval) => self.notes_of_interval(*interval, after, nominal),
             Timing::EveryAfter(_) => Vec::new(),
             Timing::At(first, again) => {
-                again.map(|_| Note::Repeated { first: at == *first, both: true }).into_iter().collect()
+                let twice = again.map(|_| Note::Repeated { first: at == *first, both: true });
+                twice.into_iter().chain(self.note_of_at(at)).collect()
             }
         };
         if nominal != at {
@@ -116,7 +117,8 @@ impl Schedule {
     /// before it.
     fn note_of_gaps(&self, pattern: &Pattern, after: Timestamp, nominal: Timestamp) -> Option<Note> {
         let cron = self.cron(pattern);
-        let mut time = after;
+        // With jitter, `after` may be later than what the fire was before it.
+        let mut time = after.min(wall::before(nominal)?);
         for _ in 0..MOST_STEPS {
             let change = wall::next_change(&self.zone, time).filter(|change| change.at <= nominal)?;
             let wanted = cron.next_civil(change.from()).filter(|wanted| *wanted < change.to());
@@ -141,6 +143,20 @@ impl Schedule {
         self.note_of_days(days, after, date, on).into_iter().collect()
     }
 
+    /// The day that `at` was written for, where it was moved.
+    fn note_of_at(&self, at: Timestamp) -> Option<Note> {
+        let Spec { gap, overlap, .. } = *self.spec;
+        let (written, ..) = written::at(self.spec.at.as_deref()?, &self.zone, gap, overlap).ok()?;
+        let [from, to] = [written, at].map(|time| wall::clock(&self.zone, time).date());
+        (from != to).then(|| Note::Moved { from, calendar: self.excluding(from) })
+    }
+
+    /// The name of the first calendar that excludes a date.
+    fn excluding(&self, date: Date) -> String {
+        let calendar = self.spec.calendars.iter().find(|calendar| !calendar.allows(date));
+        calendar.map(|calendar| calendar.name.clone()).unwrap_or_default()
+    }
+
     /// What calendars did between `after` and a fire on `date`. `next` is the first date that is
     /// not before another and has fires, whether it is allowed or not.
     fn note_of_days(
@@ -150,14 +166,10 @@ impl Schedule {
         date: Date,
         next: impl Fn(Date) -> Option<Date>,
     ) -> Option<Note> {
-        let excluding = |date: Date| {
-            let calendar = self.spec.calendars.iter().find(|calendar| !calendar.allows(date));
-            calendar.map(|calendar| calendar.name.clone()).unwrap_or_default()
-        };
         if self.spec.when_excluded == WhenExcluded::NextDay {
             let last = days.previous(date.yesterday().ok()?)?;
             let from = next(last.tomorrow().ok()?).filter(|from| *from < date)?;
-            return Some(Note::Moved { from, calendar: excluding(from) });
+            return Some(Note::Moved { from, calendar: self.excluding(from) });
         }
         let mut first = None;
         let mut count = 0;
@@ -169,7 +181,7 @@ impl Schedule {
             }
             day = with_fires.tomorrow().ok()?;
         }
-        first.map(|first| Note::Excluded { first, days: count, calendar: excluding(first) })
+        first.map(|first| Note::Excluded { first, days: count, calendar: self.excluding(first) })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use proptest::prelude::ProptestConfig;
 
 use super::{Schedule, Spec};
 
@@ -32,6 +33,13 @@ fn at(text: &str, zone: &str) -> Spec {
 
 fn made(spec: &Spec) -> Schedule {
     Schedule::new(spec).unwrap_or_else(|error| panic!("{spec:?}: {error}"))
+}
+
+/// So many cases, unless `PROPTEST_CASES` says otherwise.
+fn cases(usual: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { usual };
+    ProptestConfig { cases, ..config }
 }
 
 /// The key that is wrong, and the message.

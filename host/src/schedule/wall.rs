@@ -4,6 +4,8 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
+use super::spec::{Gap, Overlap};
+
 /// The clocks of a time zone go forward or back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Change {
@@ -46,6 +48,24 @@ pub(super) fn shown(zone: &TimeZone, civil: DateTime) -> Option<Shown> {
             Shown::Never(next_change(zone, after.to_timestamp(civil).ok()?)?)
         }
     })
+}
+
+/// The instants that a time of day means by these rules, none to two, in order.
+pub(super) fn meant(
+    zone: &TimeZone,
+    civil: DateTime,
+    gap: Gap,
+    overlap: Overlap,
+) -> impl Iterator<Item = Timestamp> + use<> {
+    let instants = match (shown(zone, civil), overlap) {
+        (None, _) => [None, None],
+        (Some(Shown::Once(at)), _) => [Some(at), None],
+        (Some(Shown::Never(change)), _) => [Some(change.at).filter(|_| gap == Gap::RunAfter), None],
+        (Some(Shown::Twice(first, _)), Overlap::First) => [Some(first), None],
+        (Some(Shown::Twice(_, last)), Overlap::Last) => [Some(last), None],
+        (Some(Shown::Twice(first, last)), Overlap::Both) => [Some(first), Some(last)],
+    };
+    instants.into_iter().flatten()
 }
 
 /// The first instant at which the clock shows this or, where it leaves it out, something later.

@@ -27,25 +27,27 @@ pub(super) fn at(text: &str, zone: &TimeZone, gap: Gap, overlap: Overlap) -> Res
         Written::Clock(clock, zone) => (clock, zone),
         Written::Day(date) => (date.to_datetime(jiff::civil::Time::midnight()), zone.clone()),
     };
-    let shown = wall::shown(&zone, clock).ok_or_else(|| out_of_range("at", text))?;
-    let once = |time: Timestamp| Ok((time, None, time.to_string()));
-    match (shown, gap, overlap) {
-        (Shown::Once(time), ..)
-        | (Shown::Twice(time, _), _, Overlap::First)
-        | (Shown::Twice(_, time), _, Overlap::Last) => once(truncated("at", text, time)?),
-        (Shown::Twice(first, last), _, Overlap::Both) => {
+    let mut meant = wall::meant(&zone, clock, gap, overlap);
+    match (meant.next(), meant.next()) {
+        (Some(time), None) => {
+            let time = truncated("at", text, time)?;
+            Ok((time, None, time.to_string()))
+        }
+        (Some(first), Some(last)) => {
             Ok((truncated("at", text, first)?, Some(truncated("at", text, last)?), text.to_owned()))
         }
-        (Shown::Never(change), Gap::RunAfter, _) => once(change.at),
-        (Shown::Never(change), Gap::Skip, _) => Err(ScheduleError::new(
-            "at",
-            format!(
-                "`{text}` never comes: the clock goes from {} to {} then, and `gap = \"skip\"` leaves out what is \
-                 between them",
-                change.from(),
-                change.to()
+        (None, _) => Err(match wall::shown(&zone, clock) {
+            Some(Shown::Never(change)) => ScheduleError::new(
+                "at",
+                format!(
+                    "`{text}` never comes: the clock goes from {} to {} then, and `gap = \"skip\"` leaves out what \
+                     is between them",
+                    change.from(),
+                    change.to()
+                ),
             ),
-        )),
+            _ => out_of_range("at", text),
+        }),
     }
 }
 

@@ -96,6 +96,8 @@ const BY_KEYS: &str = "set local plan_cache_mode = force_generic_plan; set local
 
 /// A migration may wait for another host's, and may rewrite tables.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
+/// A file may have a hundred thousand jobs. Each statement has the usual time.
+const JOBS_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long SQLite waits for another process that writes.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite readers of one process.
@@ -170,6 +172,7 @@ impl Store {
             Pools::Postgres { phases, .. } => {
                 let mut tx = match name {
                     PhaseName::Migration => phases.acquire_for(MIGRATION_TIMEOUT).await?,
+                    PhaseName::Jobs => phases.acquire_for(JOBS_TIMEOUT).await?,
                     _ => phases.acquire().await?,
                 };
                 let begin = match name {

@@ -8,15 +8,13 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::connection::Store;
-use super::phase::{PhaseName, PhaseTx};
+use super::phase::PhaseName;
 use super::read::ExecutionRow;
 use super::row::{json_text, on_engine, on_read, row, storable, stored_json, stored_name};
 use super::session::component_is_not_saved;
 use super::time::Time;
-use crate::clock;
 use crate::execution::State;
 use crate::job::{Job, Name};
-use crate::policy::Queue;
 
 /// A job as the store has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,10 +23,13 @@ pub struct JobRecord {
     pub job: Job,
     /// Whose definition it is.
     pub owner: String,
-    /// When its schedule fires next. None: it has none, is disabled, or has fired for the last time.
+    /// When its schedule fires next. None: it has none, is disabled or paused, has fired for the last
+    /// time, or counts from the end of an execution that is under way.
     pub next_fire_at: Option<Timestamp>,
-    /// Since when its schedule is paused.
+    /// Since when it is paused. It has no next fire time meanwhile.
     pub paused_at: Option<Timestamp>,
+    /// Why, as whoever paused it said.
+    pub paused_reason: Option<String>,
     /// Since when no configuration names it any more.
     pub retired_at: Option<Timestamp>,
     /// The execution that was made last.
@@ -42,17 +43,6 @@ pub struct LastExecution {
     pub id: Uuid,
     /// Where it stands.
     pub state: State,
-}
-
-/// What [`Store::sync_jobs`] changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct JobSync {
-    /// Jobs that were not there, or were retired.
-    pub added: Vec<Name>,
-    /// Jobs whose definition or owner is another one now.
-    pub changed: Vec<Name>,
-    /// Jobs of the owner that were not named.
-    pub retired: Vec<Name>,
 }
 
 /// A plugin as the hosts have told the store.
@@ -157,55 +147,6 @@ impl Store {
             .collect()
     }
 
-    /// Makes `jobs` the jobs of `owner`.
-    ///
-    /// A job whose schedule did not change keeps its next fire time, so that what was missed
-    /// while no host was up is caught up; a new or changed schedule fires from now on. Jobs of
-    /// this owner that are not named are retired: they fire no more, and their history stays.
-    ///
-    /// # Errors
-    /// Where the store fails.
-    pub async fn sync_jobs(&self, owner: &str, jobs: &[Job]) -> Result<JobSync, StoreError> {
-        let mut phase = self.begin(PhaseName::Definition).await?;
-        let tx = phase.tx();
-        let bound = tx.now;
-        let (now, rows): (Time, Vec<JobRow>) = on_engine!(tx, sql, conn => {
-            sqlx::query(sql::LOCK_JOBS).execute(&mut *conn).await?;
-            let now = sqlx::query_scalar(sql::NOW).bind(bound).fetch_one(&mut *conn).await?;
-            (now, sqlx::query_as(sql::JOBS).fetch_all(conn).await?)
-        });
-        let owner = storable(owner);
-        let mut known: HashMap<&str, &JobRow> = rows.iter().map(|row| (row.name.as_str(), row)).collect();
-        let mut sync = JobSync::default();
-        for job in jobs {
-            let row = known.remove(job.name.as_str()).filter(|row| row.retired_at.is_none());
-            // A definition that cannot be read is as good as another one.
-            let before = row.and_then(|row| serde_json::from_str::<Job>(&row.spec).ok());
-            if before.as_ref() == Some(job) && row.is_some_and(|row| row.owner == owner) {
-                continue;
-            }
-            let kept = row.filter(|_| before.is_some_and(|before| fires_alike(&before, job)));
-            let next = match kept {
-                Some(row) => row.next_fire_at,
-                None => next_fire(job, now),
-            };
-            save_job(tx, &owner, job, next).await?;
-            let list = if row.is_some() { &mut sync.changed } else { &mut sync.added };
-            list.push(job.name.clone());
-        }
-        let mut left: Vec<&&JobRow> =
-            known.values().filter(|row| row.owner == owner && row.retired_at.is_none()).collect();
-        left.sort_by(|a, b| a.name.cmp(&b.name));
-        for row in left {
-            on_engine!(tx, sql, conn => {
-                sqlx::query(sql::RETIRE_JOB).bind(bound).bind(&row.name).execute(conn).await?;
-            });
-            sync.retired.push(stored_name(&row.name)?);
-        }
-        phase.commit().await?;
-        Ok(sync)
-    }
-
     /// The job of this name, retired or not.
     ///
     /// # Errors
@@ -259,6 +200,7 @@ row! {
         spec: String,
         next_fire_at: Option<Time>,
         paused_at: Option<Time>,
+        paused_reason: Option<String>,
         retired_at: Option<Time>,
     }
 }
@@ -276,38 +218,9 @@ impl JobRow {
             owner: self.owner.clone(),
             next_fire_at: self.next_fire_at.map(|time| time.0),
             paused_at: self.paused_at.map(|time| time.0),
+            paused_reason: self.paused_reason.clone(),
             retired_at: self.retired_at.map(|time| time.0),
             last,
         })
     }
-}
-
-/// True when the second has the fire times of the first.
-fn fires_alike(before: &Job, after: &Job) -> bool {
-    before.schedule == after.schedule && before.enabled == after.enabled
-}
-
-fn next_fire(job: &Job, now: Time) -> Option<Time> {
-    let schedule = job.schedule.as_ref().filter(|_| job.enabled)?;
-    schedule.next_after(now.0).map(|next| Time(clock::truncate(next)))
-}
-
-async fn save_job(tx: &mut PhaseTx, owner: &str, job: &Job, next: Option<Time>) -> Result<(), StoreError> {
-    let now = tx.now;
-    on_engine!(tx, sql, conn => {
-        sqlx::query(sql::SAVE_JOB)
-            .bind(now)
-            .bind(job.name.as_str())
-            .bind(owner)
-            .bind(job.plugin.as_str())
-            .bind(storable(&job.handler))
-            .bind(json_text(job)?)
-            .bind(next)
-            .bind(job.policies.queue.as_ref().map_or(Queue::DEFAULT, Name::as_str))
-            .bind(job.policies.priority)
-            .bind(job.policies.is_gated())
-            .execute(conn)
-            .await?;
-    });
-    Ok(())
 }

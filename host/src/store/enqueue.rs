@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::connection::Store;
 use super::handler::Holder;
+use super::pause::paused_jobs;
 use super::phase::{PhaseName, PhaseTx};
 use super::place::{Hold, JobFacts, NewRow, Placement, insert_executions, limit_key, place};
 use super::row::{JobRow, json_text, on_engine, row, to_count};
@@ -103,7 +104,9 @@ async fn job_to_enqueue(tx: &mut PhaseTx, name: &Name) -> Result<JobToEnqueue, S
     let job: Option<JobToEnqueue> = on_engine!(tx, sql, conn => {
         sqlx::query_as(sql::JOB_TO_ENQUEUE).bind(now).bind(name.as_str()).fetch_optional(conn).await?
     });
-    if let Some(job) = job {
+    if let Some(mut job) = job {
+        // It may be resumed at this moment, by whom nothing would be found that is put to wait.
+        job.paused = job.paused && paused_jobs(tx, &[job.id]).await?.contains(&job.id);
         return Ok(job);
     }
     let known = on_engine!(tx, sql, conn => sqlx::query_scalar(sql::JOB_NAMES).fetch_all(conn).await?);

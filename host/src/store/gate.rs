@@ -80,23 +80,6 @@ pub(super) async fn open_gates(
     Ok(())
 }
 
-/// Marks all that waits of these jobs: their limits are other ones now.
-pub(super) async fn reopen_gates(tx: &mut PhaseTx, jobs: &[i32]) -> Result<(), StoreError> {
-    if jobs.is_empty() {
-        return Ok(());
-    }
-    let now = tx.now;
-    match &mut tx.engine {
-        EngineTx::Postgres(conn) => {
-            sqlx::query(postgres::REOPEN_GATES).bind(now).bind(jobs).execute(&mut **conn).await?;
-        }
-        EngineTx::Sqlite(conn) => {
-            sqlx::query(sqlite::REOPEN_GATES).bind(now).bind(json_text(&jobs)?).execute(&mut **conn).await?;
-        }
-    }
-    Ok(())
-}
-
 row! {
     struct GateRow {
         job_id: i32,

@@ -28,6 +28,8 @@ pub enum PhaseName {
     Handler,
     /// Jobs, components, plugins and host sessions.
     Definition,
+    /// The jobs of a file, or what an operator asks of a job's schedule.
+    Jobs,
     /// History is removed.
     Prune,
     /// Other hosts are told that there may be something to do.
@@ -49,6 +51,7 @@ impl PhaseName {
             Self::Cancel => "cancelling",
             Self::Handler => "a handler's record",
             Self::Definition => "definitions",
+            Self::Jobs => "changing jobs",
             Self::Prune => "pruning",
             Self::Hint => "a hint to other hosts",
             Self::Migration => "migrating",

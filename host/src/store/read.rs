@@ -40,6 +40,8 @@ pub struct ExecutionRecord {
     pub finished_at: Option<Timestamp>,
     /// When it may start next, while it is `scheduled` or `retrying`.
     pub due_at: Option<Timestamp>,
+    /// What keeps it from being started, while it is `queued` and not only in line for a slot.
+    pub blocker: Option<Blocker>,
     /// The arguments.
     pub args: Value,
     /// What the handler returned, once it has succeeded.
@@ -56,6 +58,37 @@ pub struct ExecutionRecord {
     pub retry_of: Option<Uuid>,
     /// Why it is to end, while it runs and somebody wants that.
     pub cancel_requested: Option<String>,
+}
+
+/// What an execution that is due waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocker {
+    /// A place in the limits of its job: how many run at once, or how many start in a time.
+    Limit,
+    /// A place in the limit of its key.
+    Key,
+    /// The jobs that its job comes after.
+    After,
+    /// Its job to be resumed.
+    Paused,
+}
+
+impl Blocker {
+    /// As it is shown, and as the store has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Key => "key",
+            Self::After => "after",
+            Self::Paused => "paused",
+        }
+    }
+
+    /// None for what waits for a time.
+    pub(super) fn of_code(code: &str) -> Option<Self> {
+        [Self::Limit, Self::Key, Self::After, Self::Paused].into_iter().find(|known| known.as_str() == code)
+    }
 }
 
 /// Which executions are looked for.
@@ -150,6 +183,7 @@ row! {
         error: Option<String>,
         waiting_attempt: Option<i32>,
         due_at: Option<Time>,
+        blocker: Option<String>,
         ready_attempt: Option<i32>,
         done: Option<i64>,
         total: Option<i64>,
@@ -167,6 +201,8 @@ impl ExecutionRow {
             return state_of_outcome(self.id, self.outcome.as_deref().unwrap_or_default());
         }
         match (self.waiting_attempt, self.ready_attempt, self.start_lease) {
+            // It is due, and something else keeps it.
+            (Some(_), _, _) if self.due_at.is_none() => Ok(State::Queued),
             (Some(0), _, _) => Ok(State::Scheduled),
             (Some(_), _, _) => Ok(State::Retrying),
             (None, Some(_), _) => Ok(State::Queued),
@@ -203,6 +239,7 @@ impl ExecutionRow {
             started_at: self.started_at.map(|time| time.0),
             finished_at: self.finished_at.filter(|_| state.is_final()).map(|time| time.0),
             due_at: self.due_at.map(|time| time.0),
+            blocker: self.blocker.as_deref().and_then(Blocker::of_code),
             args: stored_json("the arguments of an execution", &self.args)?,
             result: self.result.map(|text| stored_json("the result of an execution", &text)).transpose()?,
             error: error.map(|text| stored_failure(&text)).transpose()?,

@@ -4,17 +4,21 @@
 //! What is a batch on PostgreSQL is one row here, and repeated: there is no round trip to save.
 
 mod cancel;
+mod fires;
 mod gates;
+mod looks;
 mod prune;
 mod reads;
 mod writes;
 
 pub(super) use cancel::*;
+pub(super) use fires::*;
 pub(super) use gates::*;
+pub(super) use looks::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, GATES, READS, PRUNING, CANCELLING].concat()
+    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING, LOOKS].concat()
 }

@@ -115,7 +115,9 @@ impl Context {
     }
 
     /// True once an operator or a shutdown has asked the execution to stop. A handler that runs
-    /// for long asks now and then, and comes to an end where it can.
+    /// for long asks now and then, and comes to an end where it can: with a result where the work is
+    /// done, else with a retryable failure. After a shutdown that is tried again; after a
+    /// cancellation it is not, and the execution is cancelled.
     #[must_use]
     pub fn cancelled(&self) -> bool {
         wit::cancelled()

@@ -25,6 +25,18 @@ pub enum Op {
         owner: usize,
         jobs: Vec<JobChoice>,
     },
+    Pause {
+        job: usize,
+        reason: Option<usize>,
+    },
+    Resume(usize),
+    TurnBack,
+    /// For the times of the last so many seconds.
+    Backfill {
+        job: usize,
+        seconds: i64,
+        again: bool,
+    },
     Register {
         host: usize,
         plugins: Vec<(usize, usize)>,
@@ -144,6 +156,7 @@ pub fn program() -> impl Strategy<Value = Vec<Op>> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => definition(),
+        3 => schedules(),
         7 => hosts(),
         4 => prop_oneof![4 => 0..8_000_u64, 1 => Just(31_000)].prop_map(Op::Wait),
         5 => Just(Op::Plan),
@@ -162,6 +175,17 @@ fn definition() -> impl Strategy<Value = Op> {
         2 => (0..PLUGINS, 0..COMPONENTS)
             .prop_map(|(plugin, component)| Op::SavePlugin { plugin, component }),
         2 => (0..2_usize, proptest::collection::vec(job(), 0..=JOBS)).prop_map(|(owner, jobs)| Op::SyncJobs { owner, jobs }),
+    ]
+}
+
+fn schedules() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0..JOBS, prop::option::of(0..8_usize)).prop_map(|(job, reason)| Op::Pause { job, reason }),
+        // One job more than there can be.
+        5 => (0..=JOBS).prop_map(Op::Resume),
+        1 => Just(Op::TurnBack),
+        2 => (0..JOBS, 1..30_i64, prop::bool::weighted(0.2))
+            .prop_map(|(job, seconds, again)| Op::Backfill { job, seconds, again }),
     ]
 }
 

@@ -9,7 +9,7 @@ use innkeeper::job::{History, Job, Name, OnCrash};
 use innkeeper::retry::{Backoff, RetryPolicy};
 use innkeeper::schedule::{Schedule, Spec};
 use innkeeper::store::{
-    ExecutionFilter, Holder, NewExecution, NewSession, PhaseName, SessionId, Store, StoreError,
+    BackfillFate, ExecutionFilter, Holder, NewExecution, NewSession, PhaseName, SessionId, Store, StoreError,
 };
 use innkeeper_tests::clock::TestClock;
 use innkeeper_tests::database::TestDatabase;
@@ -91,10 +91,16 @@ impl<'a> Side<'a> {
     }
 
     pub async fn tables(&mut self) -> Tables {
+        let tables = self.place.outside.tables(self.columns).await;
+        // Skipped fires, which no answer names. Ids are in the order in which they were made.
+        let ids = tables.rows("execution").iter().map(|row| row["id"].parse::<Uuid>().unwrap());
+        let mut unnamed: Vec<Uuid> = ids.filter(|id| !self.executions.contains(id)).collect();
+        unnamed.sort_unstable();
+        self.executions.extend(unnamed);
         let names = self.executions.iter().enumerate();
         let names: HashMap<String, String> =
             names.map(|(place, id)| (id.simple().to_string(), execution_name(place))).collect();
-        self.place.outside.tables(self.columns).await.named(&names)
+        tables.named(&names)
     }
 
     async fn perform(&mut self, number: usize, op: &Op) -> Result<String, StoreError> {
@@ -109,6 +115,26 @@ impl<'a> Side<'a> {
                 let mut named = BTreeSet::new();
                 let jobs: Vec<Job> = jobs.iter().filter(|choice| named.insert(choice.job)).map(job).collect();
                 self.store.sync_jobs(["file", "api"][*owner], &jobs).await.map(|sync| format!("{sync:?}"))
+            }
+            Op::Pause { job, reason } => {
+                let reason = reason.map(words);
+                let paused = self.store.pause_job(&job_name(*job), reason.as_deref()).await?;
+                Ok(format!("{paused}"))
+            }
+            Op::Resume(job) => {
+                self.store.resume_job(&job_name(*job)).await.map(|resumed| format!("{resumed:?}"))
+            }
+            Op::TurnBack => self.store.turn_back().await.map(|jobs| format!("{jobs}")),
+            Op::Backfill { job, seconds, again } => {
+                let now = self.clock.now();
+                let from = now - jiff::SignedDuration::from_secs(*seconds);
+                let fates = self.store.backfill(&job_name(*job), from, now, *again).await?;
+                let made = fates.iter().filter_map(|(_, fate)| match fate {
+                    BackfillFate::Made(id) => Some(*id),
+                    _ => None,
+                });
+                self.executions.extend(made);
+                Ok(self.rename(&fates))
             }
             Op::Register { host, plugins, ttl } => self.register(number, *host, plugins, *ttl).await,
             Op::Heartbeat { session, ttl } => {

@@ -1,8 +1,12 @@
 //! Executions that somebody wants to end: before they start, while they run, and afterwards.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use innkeeper::execution::{FailureKind, Next, Outcome, State};
+use innkeeper::job::Job;
+use innkeeper::policy::{Concurrency, Policies, WhenFull};
+use innkeeper::schedule::{Schedule, Spec};
 use innkeeper::store::{CancelRequest, CancelResult, NewExecution, PhaseName, Recording, Store};
 use innkeeper_tests::database::Engine;
 use uuid::Uuid;
@@ -28,7 +32,7 @@ async fn assert_cancelled(world: &World, id: Uuid, attempt: u32) {
     assert_eq!(error.kind, FailureKind::Cancelled);
     assert!(error.message.starts_with(WHY), "{}", error.message);
     assert_eq!(world.list(Some("j"), Some(State::Cancelled)).await, [id]);
-    world.clock.advance(std::time::Duration::from_secs(20));
+    world.clock.advance(Duration::from_secs(20));
     world.store.plan(10).await.unwrap();
     let session = world.host("inn-9").await;
     assert!(world.store.claim(session, 10).await.unwrap().is_empty());
@@ -57,7 +61,7 @@ rule!(what_is_queued_never_starts, async |world: &World| {
 
 rule!(what_is_due_later_never_starts, async |world: &World| {
     world.jobs(&[job("j")]).await;
-    let run_at = Some(world.clock.now() + std::time::Duration::from_secs(10));
+    let run_at = Some(world.clock.now() + Duration::from_secs(10));
     let id = world.store.enqueue(&NewExecution { run_at, ..by_hand(&name("j")) }).await.unwrap().id;
     assert_eq!(cancel(world, id).await, CancelResult::Cancelled);
     assert_cancelled(world, id, 0).await;
@@ -175,31 +179,77 @@ rule!(the_unique_key_of_what_was_cancelled_is_free_again, async |world: &World| 
     assert!(world.store.enqueue(&keyed).await.unwrap().created);
 });
 
+fn one_at_a_time(name: &str) -> Job {
+    let limit = Concurrency { limit: Some(1), per_key: None, when_full: WhenFull::Queue };
+    Job { policies: Policies { concurrency: Some(limit), ..Policies::default() }, ..job(name) }
+}
+
 rule!(what_held_up_others_sets_them_free, async |world: &World| {
-    world.jobs(&[job("j"), job("free")]).await;
-    let id = world.enqueue("j").await;
-    let free = world.enqueue("free").await;
-    let of_j = "where job_id = (select id from {}job where name = 'j')";
-    let held = format!(
-        "update {{}}job set gated = true where name = 'j';
-         update {{}}execution set limit_key = 'customer-7' {of_j};
-         insert into {{}}permit (execution_id, scope, owner_id, key, granted_at)
-             select id, 'key', job_id, 'customer-7', created_at from {{}}execution {of_j};
-         insert into {{}}rate_use (job_id, execution_id, attempt, at)
-             select job_id, id, 1, created_at from {{}}execution {of_j};
-         insert into {{}}rate_use (job_id, execution_id, attempt, at)
-             select job_id, id, 2, null from {{}}execution {of_j}"
+    world.jobs(&[one_at_a_time("j")]).await;
+    let session = world.host("inn-1").await;
+    let (first, second) = (world.enqueue("j").await, world.enqueue("j").await);
+    world.store.plan(10).await.unwrap();
+    assert_eq!(world.list(None, Some(State::Queued)).await, [first], "the other one waits for it");
+    assert_eq!(cancel(world, first).await, CancelResult::Cancelled);
+    world.store.plan(10).await.unwrap();
+    let attempt = world.claim_one(session).await;
+    assert_eq!(attempt.execution, second);
+    let third = world.enqueue("j").await;
+    assert_eq!(cancel(world, second).await, CancelResult::Requested);
+    world.record(session, failure(&attempt)).await;
+    world.store.plan(10).await.unwrap();
+    assert_eq!(
+        world.list(None, Some(State::Queued)).await,
+        [third],
+        "a cancelled attempt has given its place up"
     );
-    world.tamper(&held).await;
-    world.store.cancel(&[free, id], WHY).await.unwrap();
-    assert_eq!(world.count("permit", "true").await, 0);
-    assert_eq!(world.count("rate_use", "at is null").await, 0);
-    assert_eq!(world.count("rate_use", "at is not null").await, 1, "what has started counts");
-    let gates = format!("key in ('', 'customer-7') and job_id in (select job_id from {{}}execution {of_j})");
-    let gates =
-        gates.replace("{}", if world.database.engine() == Engine::Postgres { "innkeeper." } else { "" });
-    assert_eq!(world.count("gate", &gates).await, 2, "of its key, and of its job");
-    assert_eq!(world.count("gate", "true").await, 2, "a job without limits has none");
+    assert_eq!(world.count("permit", "true").await, 1);
+});
+
+rule!(what_waits_for_a_permit_never_gets_one, async |world: &World| {
+    world.jobs(&[one_at_a_time("j")]).await;
+    let session = world.host("inn-1").await;
+    let (_first, second) = (world.enqueue("j").await, world.enqueue("j").await);
+    world.store.plan(10).await.unwrap();
+    assert_eq!(cancel(world, second).await, CancelResult::Cancelled);
+    let attempt = world.claim_one(session).await;
+    world.record(session, success(&attempt)).await;
+    assert_cancelled(world, second, 0).await;
+});
+
+rule!(a_planner_that_lets_it_pass_is_waited_for, async |world: &World| {
+    world.jobs(&[one_at_a_time("j")]).await;
+    let id = world.enqueue("j").await;
+    assert_eq!(world.count("waiting", "blocker = 'limit'").await, 1);
+    let begin = match world.database.engine() {
+        Engine::Postgres => "begin",
+        Engine::Sqlite => "begin immediate",
+    };
+    // As `admit` does it, up to what it has read and not yet moved.
+    let mut planner = world.hold(&format!("{begin}; delete from {{}}gate")).await;
+    let store = world.another_store(1).await;
+    let cancelling = tokio::spawn(async move { store.cancel(&[id], WHY).await });
+    world.until_blocked(|| cancelling.is_finished()).await;
+    let pass = "insert into {}ready (queue_id, rank, execution_id, job_id, attempt)
+            select 0, rank, execution_id, job_id, attempt from {}waiting;
+        delete from {}waiting; commit";
+    planner.run(pass).await;
+    assert_eq!(cancelling.await.unwrap().unwrap(), [(id, CancelResult::Cancelled)]);
+    assert_cancelled(world, id, 0).await;
+});
+
+rule!(a_schedule_that_counts_from_the_last_end_goes_on_after_a_cancelled_fire, async |world: &World| {
+    let spec = Spec { every_after: Some(Duration::from_secs(60)), ..Spec::default() };
+    world.jobs(&[Job { schedule: Some(Schedule::new(&spec).unwrap()), ..job("j") }]).await;
+    // However it begins to fire: at once, or after its period.
+    world.clock.advance(Duration::from_secs(60));
+    let fired = world.store.plan(10).await.unwrap().fired.remove(0).execution;
+    // As long as its only one has not ended.
+    world.tamper("update {}job set next_fire_at = null").await;
+    assert_eq!(cancel(world, fired).await, CancelResult::Cancelled);
+    assert_eq!(world.count("job", "next_fire_at is null").await, 0);
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.store.plan(10).await.unwrap().fired.len(), 1);
 });
 
 rule!(a_start_that_is_under_way_is_waited_for, async |world: &World| {

@@ -106,6 +106,22 @@ impl World {
         executions.into_iter().map(|execution| execution.id).collect()
     }
 
+    /// All executions of a job in a state, the newest first.
+    pub async fn list_all(&self, job: &str, state: State) -> Vec<ExecutionRecord> {
+        let filter =
+            ExecutionFilter { job: Some(name(job)), state: Some(state), before: None, limit: 10_000 };
+        self.store.executions(&filter).await.unwrap()
+    }
+
+    /// Makes a job's next fire this time, RFC 3339, behind the store's back.
+    pub async fn set_next_fire(&self, job: &str, time: &str) {
+        let time = match self.database.engine() {
+            Engine::Sqlite => innkeeper_tests::clock::instant(time).as_microsecond().to_string(),
+            Engine::Postgres => format!("'{time}'"),
+        };
+        self.tamper(&format!("update {{}}job set next_fire_at = {time} where name = '{job}'")).await;
+    }
+
     /// How many rows a table has that fit a condition.
     pub async fn count(&self, table: &str, condition: &str) -> i64 {
         self.scalar(&format!("select count(*) from {{}}{table} where {condition}")).await

@@ -26,6 +26,7 @@ fn the_example_shows_every_key_and_its_true_default() {
     // What the text of the example calls an example or needed.
     let examples = [
         "name",
+        "owner",
         "listen",
         "component",
         "config",

@@ -175,7 +175,7 @@ prop_compose! {
     }
 }
 
-fn cases() -> impl Strategy<Value = (Spec, i64)> {
+fn weeks() -> impl Strategy<Value = (Spec, i64)> {
     let place = (prop::sample::select(ZONES), 2005i16..2040, -3i64..4, expressions(), 0u8..4);
     let policies = (0u8..2, 0u8..3, 0u8..2);
     (place, policies).prop_flat_map(|((zone, year, days, expression, seconds), (gap, overlap, excluded))| {
@@ -199,9 +199,9 @@ fn cases() -> impl Strategy<Value = (Spec, i64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(150))]
     #[test]
-    fn a_walk_over_a_week_around_a_change_finds_the_same((spec, middle) in cases()) {
+    fn a_walk_over_a_week_around_a_change_finds_the_same((spec, middle) in weeks()) {
         // The pattern may be one that no date has, or none that the calendars allow.
         let Ok(schedule) = crate::schedule::Schedule::new(&spec) else { return Ok(()) };
         // The walk sees a repeated time as such where it sees both: not at its ends.
@@ -224,6 +224,65 @@ proptest! {
         }
         back.reverse();
         prop_assert_eq!(&back, &expected, "backward: {:?}", spec);
+    }
+}
+
+/// All fires of `every` in whole minutes, from all of its multiples.
+fn multiples(spec: &Spec, zone: &TimeZone, start: i64, end: i64) -> Vec<i64> {
+    let allowed = |date: Date| spec.calendars.iter().all(|calendar| calendar.allows(date));
+    let period = i64::try_from(spec.every.unwrap().as_secs()).unwrap();
+    let clock = |second: i64| zone.to_datetime(Timestamp::from_second(second).unwrap());
+    let anchor = spec.anchor.as_ref().map_or(0, |text| text.parse::<Timestamp>().unwrap().as_second());
+    let first = anchor + (start - 60 * 86_400 - anchor).div_euclid(period) * period;
+    let mut fires = BTreeSet::new();
+    for fire in (first..end).step_by(period.unsigned_abs() as usize) {
+        let shown = clock(fire);
+        if allowed(shown.date()) {
+            fires.insert(fire);
+        } else if spec.when_excluded == WhenExcluded::NextDay {
+            let date = shown.date().series(1.day()).find(|date| allowed(*date)).unwrap();
+            let wanted = date.to_datetime(shown.time());
+            let long_before = tz::Offset::UTC.to_timestamp(wanted).unwrap().as_second() - 27 * 3600;
+            fires.extend((long_before..).step_by(60).find(|second| clock(*second) >= wanted));
+        }
+    }
+    fires.range(start..end).copied().collect()
+}
+
+proptest! {
+    #![proptest_config(super::cases(100))]
+    #[test]
+    fn multiples_of_every_keep_to_calendars(
+        (spec, middle) in weeks(),
+        minutes in 1i64..12_000,
+        anchor in prop::option::of(0i64..30_000_000),
+    ) {
+        let moves = minutes >= 24 * 60 && !spec.calendars.is_empty();
+        let spec = Spec {
+            every: Some(std::time::Duration::from_secs(minutes.unsigned_abs() * 60)),
+            anchor: anchor.map(|minutes| Timestamp::from_second(minutes * 60).unwrap().to_string()),
+            timezone: spec.timezone,
+            when_excluded: if moves { spec.when_excluded } else { WhenExcluded::Skip },
+            calendars: spec.calendars,
+            ..Spec::default()
+        };
+        let schedule = made(&spec);
+        let (start, end) = (middle / 60 * 60 - 20 * 86_400, middle / 60 * 60 + 20 * 86_400);
+        let expected = multiples(&spec, schedule.zone(), start, end);
+        let mut forward = Vec::new();
+        let mut time = Timestamp::from_second(start - 1).unwrap();
+        while let Some(next) = schedule.next_after(time).filter(|next| next.as_second() < end) {
+            forward.push(next.as_second());
+            time = next;
+        }
+        prop_assert_eq!(&forward, &expected, "forward: {:?}", spec);
+        let mut back = BTreeSet::new();
+        let mut until = Timestamp::from_second(end - 1).unwrap();
+        while let Some(fire) = schedule.last_until(until).filter(|fire| fire.as_second() >= start) {
+            back.insert(fire.as_second());
+            until = wall::before(fire).unwrap();
+        }
+        prop_assert_eq!(back.into_iter().collect::<Vec<_>>(), expected, "backward: {:?}", spec);
     }
 }
 

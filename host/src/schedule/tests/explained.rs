@@ -77,6 +77,14 @@ fn what_calendars_do_is_noted() {
         ["2026-12-28T07:00:00Z: calendar `work` excludes Friday 2026-12-25: moved here"]
     );
     assert_eq!(
+        notes(
+            &with(at("2026-12-25T08:00", "Europe/Berlin"), WhenExcluded::NextDay),
+            "2026-12-16T12:00:00Z",
+            3
+        ),
+        ["2026-12-28T07:00:00Z: calendar `work` excludes Friday 2026-12-25: moved here"]
+    );
+    assert_eq!(
         notes(&with(every(86_400), WhenExcluded::Skip), "2026-12-24T12:00:00Z", 2),
         ["2026-12-28T00:00:00Z: calendar `work` excludes Friday 2026-12-25 before it, and 2 more days"]
     );

@@ -87,7 +87,7 @@ fn schedules() -> impl Strategy<Value = Spec> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(400))]
 
     #[test]
     fn fires_are_in_order_and_the_same_forward_and_back(spec in schedules(), micros in -1_000_000i64..4_000_000_000_000_000) {

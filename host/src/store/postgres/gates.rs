@@ -23,6 +23,15 @@ statements! { GATES:
         order by stage, w.job_id, key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
+    REOPEN_ALL_GATES = "
+        insert into innkeeper.gate (stage, job_id, key, due_at)
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, coalesce($1, now())
+        from innkeeper.waiting w
+        where w.due_at is null and w.blocker in ('after', 'key', 'limit')
+        order by stage, w.job_id, key
+        on conflict (stage, job_id, key) do update set due_at = excluded.due_at
+        where gate.due_at > excluded.due_at";
     /// The first in line.
     BLOCKED = "
         select w.execution_id, w.attempt, w.rank, e.queue_id, e.limit_key
@@ -148,6 +157,6 @@ statements! { GATES:
     // Queues
 
     QUEUES = "
-        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
         from innkeeper.queue order by id";
 }

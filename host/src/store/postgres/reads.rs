@@ -14,7 +14,7 @@ macro_rules! executions {
                    s.lease as start_lease, s.attempt as start_attempt, s.started_at, h.host, k.digest,
                    c.lease as completion_lease, c.attempt as completion_attempt, c.outcome, c.final, c.finished_at,
                    c.result::text as result, c.error::text as error,
-                   w.attempt as waiting_attempt, w.due_at, r.attempt as ready_attempt,
+                   w.attempt as waiting_attempt, w.due_at, w.blocker, r.attempt as ready_attempt,
                    p.done, p.total, p.message, e.retry_of, q.reason as cancel_reason
             from page
             join innkeeper.execution e on e.id = page.id
@@ -55,10 +55,10 @@ statements! { READS:
         where h.dead_at is null and h.expires_at > coalesce($1, now())
         order by p.plugin, h.host";
     JOBS = "
-        select name, owner, spec::text as spec, next_fire_at, paused_at, retired_at
+        select name, owner, spec::text as spec, next_fire_at, paused_at, paused_reason, retired_at
         from innkeeper.job order by name";
     JOB = "
-        select name, owner, spec::text as spec, next_fire_at, paused_at, retired_at
+        select name, owner, spec::text as spec, next_fire_at, paused_at, paused_reason, retired_at
         from innkeeper.job where name = $1";
     JOB_ID = "select id from innkeeper.job where name = $1";
 
@@ -106,17 +106,26 @@ statements! { READS:
     EXECUTIONS_OF_JOB = executions!("
         select e.id from innkeeper.execution e where e.id < $1 and e.job_id = $3
         order by e.id desc limit $2");
+    /// Also what waits for something other than a time.
     QUEUED = executions!("
-        select r.execution_id as id from innkeeper.ready r
-        where r.execution_id < $1 and ($3::int is null or r.job_id = $3)
-        order by r.execution_id desc limit $2");
+        select id
+        from (select * from (select r.execution_id as id from innkeeper.ready r
+                             where r.execution_id < $1 and ($3::int is null or r.job_id = $3)
+                             order by r.execution_id desc limit $2) may_start
+              union all
+              select * from (select w.execution_id as id from innkeeper.waiting w
+                             where w.execution_id < $1 and ($3::int is null or w.job_id = $3) and w.due_at is null
+                             order by w.execution_id desc limit $2) is_blocked) queued
+        order by id desc limit $2");
     SCHEDULED = executions!("
         select w.execution_id as id from innkeeper.waiting w
         where w.execution_id < $1 and ($3::int is null or w.job_id = $3) and w.attempt = 0
+          and w.due_at is not null
         order by w.execution_id desc limit $2");
     RETRYING = executions!("
         select w.execution_id as id from innkeeper.waiting w
         where w.execution_id < $1 and ($3::int is null or w.job_id = $3) and w.attempt > 0
+          and w.due_at is not null
         order by w.execution_id desc limit $2");
     /// Open starts belong to sessions that are not dead, and are above their floors.
     RUNNING = executions!("

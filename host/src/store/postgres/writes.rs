@@ -113,27 +113,6 @@ statements! { WRITES:
         select $2, id, coalesce($1, now()) from innkeeper.component where digest = $3
         on conflict (name) do update
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
-    /// Two hosts that start at once write the same jobs: one after the other.
-    LOCK_JOBS = "lock table innkeeper.job in share row exclusive mode";
-    /// Its executions go on needing permits as long as some hold or await one.
-    SAVE_JOB = "
-        insert into innkeeper.job
-            (name, owner, plugin, handler, spec, updated_at, next_fire_at, queue_id, priority, gated)
-        values ($2, $3, $4, $5, $6::json, coalesce($1, now()), $7,
-                (select id from innkeeper.queue where name = $8), $9, $10)
-        on conflict (name) do update
-        set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
-            spec = excluded.spec, updated_at = excluded.updated_at,
-            next_fire_at = excluded.next_fire_at, retired_at = null,
-            queue_id = excluded.queue_id, priority = excluded.priority,
-            gated = excluded.gated
-                    or exists (select 1 from innkeeper.permit p
-                               where p.scope in ('key', 'job') and p.owner_id = job.id)
-                    or exists (select 1 from innkeeper.waiting w
-                               where w.job_id = job.id and w.due_at is null
-                                 and w.blocker in ('key', 'limit'))";
-    RETIRE_JOB = "
-        update innkeeper.job set retired_at = coalesce($1, now()), next_fire_at = null where name = $2";
     JOB_SPECS = "
         select j.id, j.name, j.spec::text as spec, j.queue_id, j.priority, j.gated,
                j.paused_at is not null as paused,
@@ -148,19 +127,6 @@ statements! { WRITES:
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
                (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due,
                (select min(due_at) from innkeeper.gate) as gate_due";
-    /// Not `for update`, which would also hold up whoever only refers to the job. Jobs that are due
-    /// at the same time fire in their own order, not in that of their rows on disk.
-    LOCK_DUE_JOBS = "
-        select id, name, spec::text as spec, queue_id, priority, gated, next_fire_at,
-               coalesce($1, now()) as now
-        from innkeeper.job
-        where next_fire_at <= coalesce($1, now()) and paused_at is null and retired_at is null
-        order by next_fire_at, id limit $2
-        for no key update skip locked";
-    MOVE_FIRE_TIMES = "
-        update innkeeper.job j set next_fire_at = m.next_fire_at
-        from unnest($1::int[], $2::timestamptz[]) as m (id, next_fire_at)
-        where j.id = m.id";
     /// Those of a job that is paused, or that needs permits, go on waiting, for that. Returns the
     /// jobs and keys where somebody has to look whether they may go on.
     PROMOTE = "

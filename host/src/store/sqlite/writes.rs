@@ -105,25 +105,6 @@ statements! { WRITES:
         select $2, id, $1 from component where digest = $3
         on conflict (name) do update
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
-    LOCK_JOBS = "select 1";
-    /// Its executions go on needing permits as long as some hold or await one.
-    SAVE_JOB = "
-        insert into job
-            (name, owner, plugin, handler, spec, updated_at, next_fire_at, queue_id, priority, gated)
-        values ($2, $3, $4, $5, $6, $1, $7, (select id from queue where name = $8), $9, $10)
-        on conflict (name) do update
-        set owner = excluded.owner, plugin = excluded.plugin, handler = excluded.handler,
-            spec = excluded.spec, updated_at = excluded.updated_at,
-            next_fire_at = excluded.next_fire_at, retired_at = null,
-            queue_id = excluded.queue_id, priority = excluded.priority,
-            gated = excluded.gated
-                    or exists (select 1 from permit p
-                               where p.scope in ('key', 'job') and p.owner_id = job.id)
-                    or exists (select 1 from waiting w
-                               where w.job_id = job.id and w.due_at is null
-                                 and w.blocker in ('key', 'limit'))";
-    RETIRE_JOB = "
-        update job set retired_at = $1, next_fire_at = null where name = $2";
     JOB_SPECS = "
         select j.id, j.name, j.spec, j.queue_id, j.priority, j.gated, j.paused_at is not null as paused,
                exists (select 1 from dependency d where d.upstream_id = j.id) as followed
@@ -137,13 +118,6 @@ statements! { WRITES:
                 where next_fire_at is not null and paused_at is null and retired_at is null) as job_due,
                (select min(due_at) from waiting where due_at >= $2) as waiting_due,
                (select min(due_at) from gate) as gate_due";
-    LOCK_DUE_JOBS = "
-        select id, name, spec, queue_id, priority, gated, next_fire_at, $1 as now
-        from job
-        where next_fire_at <= $1 and paused_at is null and retired_at is null
-        order by next_fire_at, id limit $2";
-    MOVE_FIRE_TIMES = "
-        update job set next_fire_at = $2 where id = $1";
     /// What is due of jobs that are paused or need permits: execution in hexadecimal, job, key,
     /// rank, whether it is paused. Not above its limit is what PROMOTE takes.
     DUE_AND_HELD = "

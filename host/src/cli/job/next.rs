@@ -1,0 +1,75 @@
+//! `innkeeper job next`: when a job fires, from what the store says and the evaluator that fires.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::firing;
+use crate::cli::fires::{FireTime, Wanted, cut, fires, lines};
+use crate::cli::sentence::span;
+use crate::cli::{CliError, Report};
+use crate::job::Name;
+use crate::schedule::Schedule;
+use crate::store::{JobRecord, Store};
+
+pub(super) async fn next(store: &Store, name: &Name, wanted: &Wanted) -> Result<Report, CliError> {
+    let record = store.job(name).await?;
+    let schedule = match firing(&record) {
+        Ok(schedule) => schedule,
+        Err(why) => return Ok(no_fires(name, &why)),
+    };
+    let now = crate::clock::now();
+    let period = wanted.period(schedule.zone(), now)?;
+    let count = wanted.count();
+    let (fires, more) = match schedule.every_after() {
+        None => fires(schedule, period, count),
+        Some(_) => match paced(&record, schedule) {
+            Ok(fire) => (vec![fire], false),
+            Err(why) => return Ok(no_fires(name, &why)),
+        },
+    };
+    if fires.is_empty() {
+        return Ok(no_fires(name, &none_left(schedule, period.from, period.until)));
+    }
+    let cut = if more { cut(count) } else { String::new() };
+    let text = format!("{}{cut}", lines(&fires, schedule.zone()));
+    Ok(Report::new(&json!({ "job": name, "fires": fires, "reason": null }), text))
+}
+
+/// The one fire that is known of a schedule that counts from the last end.
+pub(super) fn paced(record: &JobRecord, schedule: &Schedule) -> Result<FireTime, String> {
+    let every = schedule.every_after().map(span).unwrap_or_default();
+    let Some(at) = record.next_fire_at else {
+        return Err(match record.last {
+            Some(last) if !last.state.is_final() => {
+                format!(
+                    "it fires {every} after the end of its execution {}, which is {}",
+                    last.id,
+                    last.state.as_str()
+                )
+            }
+            _ => none_left(schedule, Timestamp::MIN, None),
+        });
+    };
+    let note = format!("then {every} after the end of that execution");
+    Ok(FireTime::at(at, schedule.zone(), Some(note)))
+}
+
+/// Why there is no fire time any more.
+pub(super) fn none_left(schedule: &Schedule, from: Timestamp, until: Option<Timestamp>) -> String {
+    let spec = schedule.spec();
+    match (until, spec.not_after, spec.at) {
+        (Some(until), ..) => format!("it has no fire time from {from} until {until}"),
+        (None, Some(not_after), _) => {
+            format!("its schedule has no fire time left: `not_after` is {not_after}")
+        }
+        (None, None, Some(at)) => format!("its schedule has no fire time left: it was to fire once, at {at}"),
+        (None, None, None) => "its schedule has no fire time left".to_owned(),
+    }
+}
+
+fn no_fires(name: &Name, why: &str) -> Report {
+    Report::new(
+        &json!({ "job": name, "fires": [], "reason": why }),
+        format!("Job `{name}` does not fire: {why}."),
+    )
+}
