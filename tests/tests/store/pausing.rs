@@ -245,7 +245,7 @@ rule!(what_a_job_is_triggered_by_while_it_is_paused_triggers_it_when_it_is_resum
     let attempt = world.claim_one(session).await;
     world.record(session, success(&attempt)).await;
     world.store.plan(10).await.unwrap();
-    assert_eq!(world.list(Some("j"), None).await, []);
+    assert!(world.list(Some("j"), None).await.is_empty());
     world.store.resume_job(&name("j")).await.unwrap();
     world.store.plan(10).await.unwrap();
     assert_eq!(world.list(Some("j"), Some(State::Queued)).await.len(), 1);
