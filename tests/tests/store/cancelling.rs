@@ -225,14 +225,15 @@ rule!(a_planner_that_lets_it_pass_is_waited_for, async |world: &World| {
         Engine::Postgres => "begin",
         Engine::Sqlite => "begin immediate",
     };
-    // As `admit` does it, up to what it has read and not yet moved.
-    let mut planner = world.hold(&format!("{begin}; delete from {{}}gate")).await;
+    // As `admit` does it: takes the gate, reads who waits, and moves those that it has read.
+    let read = "delete from {}gate; create temporary table seen as select * from {}waiting";
+    let mut planner = world.hold(&format!("{begin}; {read}")).await;
     let store = world.another_store(1).await;
     let cancelling = tokio::spawn(async move { store.cancel(&[id], WHY).await });
     world.until_blocked(|| cancelling.is_finished()).await;
-    let pass = "insert into {}ready (queue_id, rank, execution_id, job_id, attempt)
-            select 0, rank, execution_id, job_id, attempt from {}waiting;
-        delete from {}waiting; commit";
+    let pass = "delete from {}waiting where execution_id in (select execution_id from seen);
+        insert into {}ready (queue_id, rank, execution_id, job_id, attempt)
+            select 0, rank, execution_id, job_id, attempt from seen; commit";
     planner.run(pass).await;
     assert_eq!(cancelling.await.unwrap().unwrap(), [(id, CancelResult::Cancelled)]);
     assert_cancelled(world, id, 0).await;

@@ -10,6 +10,7 @@ statements! { GATES:
         delete from gate
         where rowid in (select rowid from gate where stage = $3 and due_at <= $1 order by due_at limit $2)
         returning job_id, key";
+    /// A job that is triggered by others has nothing that waits, but signals.
     REOPEN_GATES = "
         insert into gate (stage, job_id, key, due_at)
         select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
@@ -17,6 +18,8 @@ statements! { GATES:
         from waiting w
         where w.job_id in (select value from json_each($2)) and w.due_at is null
           and w.blocker in ('after', 'key', 'limit')
+        union select 0, s.job_id, '', $1 from signal s
+        where s.job_id in (select value from json_each($2))
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     REOPEN_ALL_GATES = "
@@ -26,6 +29,7 @@ statements! { GATES:
         from waiting w
         where w.due_at is null
           and w.blocker in ('after', 'key', 'limit')
+        union select 0, s.job_id, '', $1 from signal s where true
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     /// The first in line.
@@ -139,14 +143,17 @@ statements! { GATES:
     JOBS_OF = "
         select distinct e.job_id from execution e
         where e.id in (select unhex(value) from json_each($1))";
-    /// Not over a pause, an end of the job, or an edit that took its schedule away.
+    /// Not over an end of the job, or what an edit has planned. While it is paused, the time is kept
+    /// for whoever resumes it, who waits for this or is waited for.
     SET_PACE = "
-        update job set next_fire_at = $2
-        where id = $1 and paused_at is null and retired_at is null and next_fire_at is null";
+        update job
+        set next_fire_at = case when paused_at is null then $2 end,
+            paused_fire_at = case when paused_at is not null then $2 end
+        where id = $1 and retired_at is null and next_fire_at is null and paused_fire_at is null";
 
     // Queues
 
     QUEUES = "
-        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
         from queue order by id";
 }
