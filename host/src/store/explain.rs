@@ -217,7 +217,11 @@ impl Store {
         let before: Option<Option<Time>> = on_engine!(tx, sql, conn => {
             sqlx::query_scalar(sql::QUEUE_TO_CHANGE).bind(name.as_str()).fetch_optional(conn).await?
         });
-        let Some(before) = before else { return Err(self.unknown_queue(name).await?) };
+        let Some(before) = before else {
+            // There may be no other connection to ask with.
+            drop(phase);
+            return Err(self.unknown_queue(name).await?);
+        };
         on_engine!(tx, sql, conn => {
             sqlx::query(sql::PAUSE_QUEUE)
                 .bind(now)
@@ -240,7 +244,11 @@ impl Store {
         let before: Option<Option<Time>> = on_engine!(tx, sql, conn => {
             sqlx::query_scalar(sql::QUEUE_TO_CHANGE).bind(name.as_str()).fetch_optional(conn).await?
         });
-        let Some(before) = before else { return Err(self.unknown_queue(name).await?) };
+        let Some(before) = before else {
+            // There may be no other connection to ask with.
+            drop(phase);
+            return Err(self.unknown_queue(name).await?);
+        };
         on_engine!(tx, sql, conn => {
             sqlx::query(sql::RESUME_QUEUE).bind(name.as_str()).execute(conn).await?;
         });

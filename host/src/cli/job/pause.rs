@@ -44,7 +44,7 @@ fn paused_text(record: &JobRecord, is_new: bool, waiting: u64) -> String {
         more => format!(" {more} executions of it wait until then."),
     };
     format!(
-        "Paused job `{name}`: from now on nothing of it starts, also no further attempt. {fires}What runs goes on to \
+        "Paused job `{name}`: from now on nothing of it starts, retries included. {fires}What runs goes on to \
          its end.\n`innkeeper job resume {name}` ends the pause; what is asked for meanwhile waits.{waits}"
     )
 }

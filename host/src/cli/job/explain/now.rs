@@ -150,16 +150,22 @@ fn queue_paused(scene: &Scene<'_>) -> Option<Fact> {
 
 fn no_host(scene: &Scene<'_>) -> Option<Fact> {
     let plugin = &scene.record.job.plugin;
-    let live = scene.hosts.iter().filter(|host| host.state != HostState::Expired).count();
-    let text = match (live, scene.with_plugin.is_empty()) {
-        (_, false) => return None,
-        (0, true) => {
-            "No host is up, so that nothing fires and nothing runs: start `innkeeper serve`.".to_owned()
-        }
-        (live, true) => format!(
-            "None of the {live} live hosts has plugin `{plugin}`, so that nothing of it can start: look at what \
-             `innkeeper plugin list` and the logs of the hosts say of it."
-        ),
+    let live: Vec<&HostRecord> =
+        scene.hosts.iter().filter(|host| host.state != HostState::Expired).collect();
+    let able: Vec<&&HostRecord> =
+        live.iter().filter(|host| scene.with_plugin.contains(&host.host)).collect();
+    let text = if live.is_empty() {
+        "No host is up, so that nothing fires and nothing runs: start `innkeeper serve`.".to_owned()
+    } else if able.is_empty() {
+        format!(
+            "No live host has plugin `{plugin}`, so that nothing of it can start: look at what `innkeeper plugin \
+             list` and the logs of the hosts say of it."
+        )
+    } else if able.iter().all(|host| host.state == HostState::Draining) {
+        let hosts: Vec<&str> = able.iter().map(|host| host.host.as_str()).collect();
+        format!("Every live host that could run it is draining and starts nothing: {}.", names(&hosts, "and"))
+    } else {
+        return None;
     };
     Some(Fact::new("no_host", text).with("plugin", plugin))
 }

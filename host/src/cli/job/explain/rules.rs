@@ -101,7 +101,10 @@ fn concurrency(job: &Job) -> Fact {
             "Any number of its executions run at once: only the slots of the hosts and its queue limit them.";
         return Fact::new("concurrency", text).with("limit", ()).with("per_key", ());
     };
-    let whole = limits.limit.map(|limit| format!("at most {limit} of its executions run at once"));
+    let whole = limits.limit.map(|limit| {
+        let run = if limit == 1 { "runs" } else { "run" };
+        format!("at most {limit} of its executions {run} at once")
+    });
     let key = limits.per_key.as_ref().map(|key| {
         let executions = if whole.is_some() { "" } else { " of its executions at once" };
         format!("at most {}{executions} for each value of the argument `{}`", key.limit, key.pointer)
