@@ -156,8 +156,8 @@ statements! { GATES:
     /// for whoever resumes it, who waits for this or is waited for.
     SET_PACE = "
         update innkeeper.job
-        set next_fire_at = case when paused_at is null then $2 end,
-            paused_fire_at = case when paused_at is not null then $2 end
+        set next_fire_at = case when paused_at is null then $2::timestamptz end,
+            paused_fire_at = case when paused_at is not null then $2::timestamptz end
         where id = $1 and retired_at is null and next_fire_at is null and paused_fire_at is null";
 
     // Queues
