@@ -88,7 +88,7 @@ async fn scene(engine: Engine) -> (Scene, Option<Login>) {
 on_both_engines! {
     async fn the_file_and_the_store_are_compared_and_nothing_is_changed(engine: Engine) {
         let (scene, _login) = scene(engine).await;
-        let jobs = job("same", "") + &job("changed", "timeout = \"10s\"") + &job("left", "");
+        let jobs = job("same", "") + &job("changed", "timeout = \"10s\"") + &job("left", "") + "[queues.fast]\nlimit = 5\n";
         let host = scene.serve(&jobs).await;
         let output = scene.innkeeper(&["check", "--against-store"]);
         assert!(output.status.success(), "{}", told(&output));
@@ -116,7 +116,7 @@ on_both_engines! {
                         { "name": "shared", "owner": "inn-2", "keys": [] },
                     ],
                     "retired": ["left"],
-                    "queues": { "added": ["slow"], "changed": [], "reset": [] },
+                    "queues": { "added": ["slow"], "changed": [], "reset": ["fast"] },
                 })
             );
         }
@@ -127,8 +127,9 @@ on_both_engines! {
             "+ new: the store does not have it, and it would be added",
             "~ changed: it would be changed",
             "    timeout: \"10s\" in the store, \"20s\" in the file",
-            "~ shared: it is defined by host `inn-2`, and would be taken over",
+            "~ shared: it is defined by `inn-2`, and would be taken over",
             "+ queue slow: the store does not have it, and it would be added",
+            "- queue fast: the file does not name it, and it would go back to the defaults",
             "- left: the file does not name it, and it would be retired",
         ] {
             assert!(told.contains(line), "{line} is not in {told}");

@@ -118,7 +118,7 @@ fn config() -> Config {
 fn seeds() -> Vec<u64> {
     match std::env::var("INNKEEPER_SEED") {
         Ok(seed) => vec![seed.parse().expect("INNKEEPER_SEED is a number")],
-        Err(_) => vec![7, uuid::Uuid::new_v4().as_u64_pair().0],
+        Err(_) => vec![19, uuid::Uuid::new_v4().as_u64_pair().0],
     }
 }
 

@@ -17,7 +17,7 @@ use crate::policy::Queue;
 pub struct Stored<D> {
     /// The definition.
     pub definition: D,
-    /// The host whose file it came from; empty for nobody's.
+    /// Whose it is, as `owner` of `[host]` says; empty for nobody's.
     pub owner: String,
 }
 
@@ -26,9 +26,9 @@ pub struct Stored<D> {
 pub struct Difference {
     /// Jobs that the store does not have.
     pub added: Vec<Name>,
-    /// Jobs that are defined in another way, or by another host.
+    /// Jobs that are defined in another way, or by another owner.
     pub changed: Vec<Changed>,
-    /// Jobs of this host that the file no longer names.
+    /// Jobs of this owner that the file no longer names.
     pub retired: Vec<Name>,
     /// The same of queues.
     pub queues: QueueDifference,
@@ -39,9 +39,9 @@ pub struct Difference {
 pub struct QueueDifference {
     /// Those that the store does not have.
     pub added: Vec<Name>,
-    /// Those that have other values, or belong to another host.
+    /// Those that have other values, or another owner.
     pub changed: Vec<Changed>,
-    /// Those of this host that the file no longer names: they go back to the defaults.
+    /// Those of this owner that the file no longer names: they go back to the defaults.
     pub reset: Vec<Name>,
 }
 
@@ -50,7 +50,7 @@ pub struct QueueDifference {
 pub struct Changed {
     /// Its name.
     pub name: Name,
-    /// The host that defines it now, if that is another one.
+    /// Who defines it now, if that is another one.
     pub owner: Option<String>,
     /// The keys that differ, as the file calls them.
     pub keys: Vec<Key>,
@@ -106,7 +106,7 @@ fn compare<'a, D: PartialEq + 'a>(
             added.push(name.clone());
             continue;
         };
-        // What is nobody's becomes this host's without a word.
+        // What is nobody's becomes this owner's without a word.
         let other = (!of.is_empty() && *of != owner).then(|| (*of).to_owned());
         if *before != after || other.is_some() {
             let keys = keys(&written(before), &written(after));
@@ -145,7 +145,7 @@ impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = format!("{}{}", if f.alternate() { "queue " } else { "" }, self.name);
         match &self.owner {
-            Some(owner) => writeln!(f, "~ {name}: it is defined by host `{owner}`, and would be taken over")?,
+            Some(owner) => writeln!(f, "~ {name}: it is defined by `{owner}`, and would be taken over")?,
             None => writeln!(f, "~ {name}: it would be changed")?,
         }
         for Key { key, store, file } in &self.keys {

@@ -275,7 +275,7 @@ fn the_difference_to_a_store_is_what_a_host_would_change() {
     );
     let text = difference.to_string();
     assert!(text.contains("+ new: ") && text.contains("- gone: ") && !text.contains("theirs"), "{text}");
-    assert!(text.contains("~ taken: it is defined by host `inn-2`, and would be taken over"), "{text}");
+    assert!(text.contains("~ taken: it is defined by `inn-2`, and would be taken over"), "{text}");
     assert!(text.contains("    timeout: \"1m 30s\" in the store, \"10s\" in the file"), "{text}");
     let all: Vec<_> = config.jobs.values().map(|job| stored(job, "inn-1")).collect();
     assert!(Difference::new(&config, &all, &[]).is_empty());

@@ -21,8 +21,6 @@ pub struct QueueRecord {
     pub id: QueueId,
     /// Its name.
     pub name: Name,
-    /// Whose definition it is; empty where nobody's file names it.
-    pub owner: String,
     /// Its part of a host's slots where several queues have something to run.
     pub weight: u32,
     /// How many executions run at once over all hosts.
@@ -37,7 +35,6 @@ row! {
     struct QueueRow {
         id: i32,
         name: String,
-        owner: String,
         weight: i32,
         total_limit: Option<i32>,
         host_limit: Option<i32>,
@@ -64,7 +61,6 @@ impl QueueRow {
         Ok(QueueRecord {
             id: QueueId(self.id),
             name: stored_name(&self.name)?,
-            owner: self.owner,
             weight: super::row::from_count(self.weight)?.max(1),
             total_limit: count(self.total_limit)?,
             host_limit: count(self.host_limit)?,

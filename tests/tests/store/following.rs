@@ -220,3 +220,20 @@ rule!(a_schedule_that_counts_from_the_end_fires_so_long_after_it, async |world: 
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.run_all(session).await.len(), 1);
 });
+
+rule!(
+    a_job_that_is_resumed_is_not_flooded_by_what_ended_meanwhile_and_the_rest_is_on_record,
+    async |world: &World| {
+        world.jobs(&[job("a"), after(job("next"), &["a"], When::Any)]).await;
+        let session = world.host("inn-1").await;
+        world.store.pause_job(&name("next"), None).await.unwrap();
+        for _ in 0..3 {
+            world.enqueue("a").await;
+        }
+        assert_eq!(world.run_all(session).await.len(), 3);
+        assert_eq!(world.list(Some("next"), Some(State::Skipped)).await.len(), 2);
+        world.store.resume_job(&name("next")).await.unwrap();
+        assert_eq!(world.run_all(session).await.len(), 1);
+        assert_eq!(world.list(Some("next"), None).await.len(), 3);
+    }
+);

@@ -136,10 +136,10 @@ statements! { GATES:
         order by s.id limit $3";
     FORGET_SIGNALS = "
         delete from innkeeper.signal where job_id = $1 and kind = $2 and id <= $3";
-    /// All but the newest of each.
+    /// All but the newest of each, up to `$3`.
     FORGET_OLD_SIGNALS = "
         delete from innkeeper.signal s
-        where s.job_id = $1 and s.kind = $2
+        where s.job_id = $1 and s.kind = $2 and s.id <= $3
           and exists (select 1 from innkeeper.signal n
                       where n.job_id = s.job_id and n.kind = s.kind and n.upstream_id = s.upstream_id
                         and n.id > s.id)";
@@ -156,13 +156,13 @@ statements! { GATES:
     /// for whoever resumes it, who waits for this or is waited for.
     SET_PACE = "
         update innkeeper.job
-        set next_fire_at = case when paused_at is null then $2 end,
-            paused_fire_at = case when paused_at is not null then $2 end
+        set next_fire_at = case when paused_at is null then $2::timestamptz end,
+            paused_fire_at = case when paused_at is not null then $2::timestamptz end
         where id = $1 and retired_at is null and next_fire_at is null and paused_fire_at is null";
 
     // Queues
 
     QUEUES = "
-        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
         from innkeeper.queue order by id";
 }

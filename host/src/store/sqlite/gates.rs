@@ -127,10 +127,10 @@ statements! { GATES:
         order by s.id limit $3";
     FORGET_SIGNALS = "
         delete from signal where job_id = $1 and kind = $2 and id <= $3";
-    /// All but the newest of each.
+    /// All but the newest of each, up to `$3`.
     FORGET_OLD_SIGNALS = "
         delete from signal
-        where job_id = $1 and kind = $2
+        where job_id = $1 and kind = $2 and id <= $3
           and exists (select 1 from signal n
                       where n.job_id = signal.job_id and n.kind = signal.kind
                         and n.upstream_id = signal.upstream_id and n.id > signal.id)";
@@ -154,6 +154,6 @@ statements! { GATES:
     // Queues
 
     QUEUES = "
-        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
         from queue order by id";
 }

@@ -150,10 +150,8 @@ fn queue_paused(scene: &Scene<'_>) -> Option<Fact> {
 
 fn no_host(scene: &Scene<'_>) -> Option<Fact> {
     let plugin = &scene.record.job.plugin;
-    let live: Vec<&HostRecord> =
-        scene.hosts.iter().filter(|host| host.state != HostState::Expired).collect();
-    let able: Vec<&&HostRecord> =
-        live.iter().filter(|host| scene.with_plugin.contains(&host.host)).collect();
+    let live: Vec<&HostRecord> = scene.hosts.iter().filter(|host| host.state != HostState::Expired).collect();
+    let able: Vec<&&HostRecord> = live.iter().filter(|host| scene.with_plugin.contains(&host.host)).collect();
     let text = if live.is_empty() {
         "No host is up, so that nothing fires and nothing runs: start `innkeeper serve`.".to_owned()
     } else if able.is_empty() {
