@@ -74,7 +74,7 @@ fn job(
     let policies = policies.policies(&table, place, links);
     let schedule = scheduled.and_then(|entry| schedule::schedule(name, &entry, names, calendars));
     let enabled = table.boolean("enabled").unwrap_or(true);
-    let timeout = limits.unwrap_or_else(Limits::default).timeout;
+    let timeout = limits.unwrap_or_default().timeout;
     let timeout = table.duration("timeout", timeout, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT);
     let retry = table.table("retry").map(retry).unwrap_or_default();
     let crash_choices = [("retry", OnCrash::Retry), ("fail", OnCrash::Fail)];
