@@ -18,8 +18,9 @@ use crate::execution::State;
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::job::Name;
+use crate::policy::Queue;
 use crate::runtime::Runtime;
-use crate::store::{ExecutionFilter, Store, StoreError, StoreOptions};
+use crate::store::{ExecutionFilter, QueueRecord, Store, StoreError, StoreOptions};
 
 /// Validate the file, its plugins, handlers, arguments, schedules and the plugins' logins.
 ///
@@ -173,17 +174,21 @@ async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met)
         Err(error) => return Err(error),
     }
     if against_store {
-        let (jobs, queues) = (store.jobs().await?, store.queue_definitions().await?);
+        let (jobs, queues) = (store.jobs().await?, store.queues().await?);
         let jobs = jobs.iter().filter(|record| record.retired_at.is_none());
         let jobs: Vec<_> =
             jobs.map(|record| Stored { definition: &record.job, owner: record.owner.clone() }).collect();
-        let queues: Vec<_> =
-            queues.into_iter().map(|(definition, owner)| Stored { definition, owner }).collect();
+        let queues: Vec<_> = queues.into_iter().map(as_defined).collect();
         met.difference = Some(Difference::new(config, &jobs, &queues));
     }
     let now = clock::now();
     met.warnings = durations::warnings(config, now, &history(config, store, now).await);
     Ok(())
+}
+
+fn as_defined(record: QueueRecord) -> Stored<Queue> {
+    let QueueRecord { name, owner, weight, total_limit, host_limit, .. } = record;
+    Stored { definition: Queue { name, weight, limit: total_limit, limit_per_host: host_limit }, owner }
 }
 
 fn tells_of_schema(error: &StoreError) -> bool {

@@ -16,7 +16,7 @@ use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::place::JobFacts;
 use super::plan::move_fire_times;
 use super::reopen::open_gates_of_jobs;
-use super::row::{from_count, json_text, on_engine, on_read, row, storable, stored_name};
+use super::row::{json_text, on_engine, row, storable, stored_name};
 use super::skip::{SkippedFires, record_skips};
 use super::time::Time;
 use super::{postgres, sqlite};
@@ -125,16 +125,6 @@ impl Store {
         phase.commit().await?;
         Ok(changed)
     }
-
-    /// The queues as files define them, each with its owner, which is empty where no file does.
-    ///
-    /// # Errors
-    /// Where the store fails.
-    pub async fn queue_definitions(&self) -> Result<Vec<(Queue, String)>, StoreError> {
-        let rows: Vec<QueueRow> =
-            on_read!(self, sql, conn => sqlx::query_as(sql::FILE_QUEUES).fetch_all(conn).await?);
-        rows.into_iter().map(QueueRow::definition).collect()
-    }
 }
 
 row! {
@@ -158,17 +148,6 @@ impl QueueRow {
             total_limit: queue.limit.map(count),
             host_limit: queue.limit_per_host.map(count),
         }
-    }
-
-    fn definition(self) -> Result<(Queue, String), StoreError> {
-        let limit = |count: Option<i32>| count.map(from_count).transpose();
-        let queue = Queue {
-            name: stored_name(&self.name)?,
-            weight: from_count(self.weight)?,
-            limit: limit(self.total_limit)?,
-            limit_per_host: limit(self.host_limit)?,
-        };
-        Ok((queue, self.owner))
     }
 
     fn of_nobody() -> Self {

@@ -163,6 +163,6 @@ statements! { GATES:
     // Queues
 
     QUEUES = "
-        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
         from innkeeper.queue order by id";
 }

@@ -154,6 +154,6 @@ statements! { GATES:
     // Queues
 
     QUEUES = "
-        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
         from queue order by id";
 }
