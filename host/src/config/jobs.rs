@@ -10,7 +10,7 @@ use super::places::{JobKey, JobPlaces, Places};
 use super::references::Names;
 use super::table::Table;
 use super::triggers::Links;
-use super::{LONGEST_TIMEOUT, Limits, PluginConfig, SHORTEST_TIMEOUT, history, policies, schedule, values};
+use super::{LONGEST_TIMEOUT, PluginConfig, SHORTEST_TIMEOUT, history, policies, schedule, values};
 use crate::job::{History, Job, Name, OnCrash};
 use crate::retry::{Backoff, RetryPolicy};
 

@@ -191,7 +191,7 @@ impl Stage {
         let offset = self.offset;
         let hosts = self.hosts.iter_mut().filter(|host| host.is_up());
         // Each of them has to notice.
-        if hosts.fold(false, |any, host| host.notices_a_step_back(offset) || any) {
+        if hosts.map(|host| host.notices_a_step_back(offset)).filter(|noticed| *noticed).count() > 0 {
             let jobs = self.store.turn_back().await?;
             let now = self.now();
             self.ledger.turned_back(now);
