@@ -12,6 +12,7 @@ pub mod plugins;
 pub mod raw;
 pub mod relay;
 pub mod server;
+pub mod simulate;
 pub mod soak;
 pub mod versions;
 

@@ -399,7 +399,6 @@ row! {
     struct QueueLookRow {
         id: i32,
         name: String,
-        owner: String,
         weight: i32,
         total_limit: Option<i32>,
         host_limit: Option<i32>,
@@ -418,7 +417,6 @@ impl QueueLookRow {
             queue: QueueRecord {
                 id: QueueId(self.id),
                 name: stored_name(&self.name)?,
-                owner: self.owner,
                 weight: from_count(self.weight)?.max(1),
                 total_limit: limit(self.total_limit)?,
                 host_limit: limit(self.host_limit)?,

@@ -77,7 +77,7 @@ rule!(what_is_ready_waits_while_its_job_is_paused_and_keeps_its_place, async |wo
     let other = world.enqueue("k").await;
     world.store.pause_job(&name("j"), None).await.unwrap();
     assert_eq!(world.count("waiting", "blocker = 'paused' and due_at is null").await, 1);
-    assert_eq!(world.state(first).await, State::Queued);
+    assert_eq!((world.state(first).await, world.count("ready", "true").await), (State::Queued, 1));
     world.store.resume_job(&name("j")).await.unwrap();
     assert_eq!(world.count("waiting", "true").await, 0);
     let session = world.host("inn-1").await;
