@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::cli::sentence::{count, from_now};
+use crate::cli::sentence::{count, dated, moment};
 use crate::cli::{CliError, Report};
 use crate::job::Name;
 use crate::store::{JobLook, JobRecord, Store};
@@ -28,7 +28,7 @@ pub(super) async fn pause(store: &Store, name: &Name, reason: Option<&str>) -> R
 fn paused_text(record: &JobRecord, is_new: bool, waiting: u64) -> String {
     let name = &record.job.name;
     if !is_new {
-        let at = record.paused_at.map_or_else(String::new, |at| format!(", since {at}"));
+        let at = record.paused_at.map_or_else(String::new, |at| format!(", since {}", moment(at)));
         let why = record.paused_reason.as_ref().map_or_else(String::new, |why| format!(", reason: {why}"));
         return format!("Job `{name}` was paused already{at}{why}.");
     }
@@ -89,10 +89,13 @@ pub(super) async fn resume(store: &Store, name: &Name) -> Result<Report, CliErro
     let next = next_text(resumed.next_fire_at, now);
     Ok(Report::new(
         &json,
-        format!("Resumed job `{name}`, which was paused since {paused_at}.{skipped}{waits}{next}"),
+        format!(
+            "Resumed job `{name}`, which was paused since {}.{skipped}{waits}{next}",
+            moment(paused_at)
+        ),
     ))
 }
 
 fn next_text(next: Option<Timestamp>, now: Timestamp) -> String {
-    next.map_or_else(String::new, |at| format!("\nIt fires next at {at} ({}).", from_now(at, now)))
+    next.map_or_else(String::new, |at| format!("\nIt fires next at {}.", dated(at, now)))
 }
