@@ -3,7 +3,7 @@
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
 //! commands of the README, [`lint`] is what CI does besides, [`mod@bench`] measures, [`chaos`]
-//! strikes, and [`soak`] runs for an hour; [`toolchain`], [`postgres`] and [`django`] provide what
+//! strikes, [`simulate`] lets months pass, and [`soak`] runs for an hour; [`toolchain`], [`postgres`] and [`django`] provide what
 //! they need, and [`process`] runs children and ends them.
 
 mod apt;
@@ -16,6 +16,7 @@ mod lint;
 mod pgbouncer;
 mod postgres;
 mod process;
+mod simulate;
 mod soak;
 mod steps;
 mod summary;
@@ -49,6 +50,10 @@ The project's own commands. Usage: cargo xtask COMMAND
   chaos [--seed N] [--faults F]
         Crash tests: strike three hosts on one PostgreSQL with F faults (20), which follow from the
         seed N, check that nothing was lost, and print a table. `test` does it with 20.
+  simulate [--seed N] [--days D] [--engine sqlite|postgres] [--verbose]
+        Simulate three hosts on one store for D days (30) of a virtual clock, with all that happens to
+        them following from the seed N; check all the time what has to hold, and print what was done.
+        `test` does it with three seeds.
   soak [--minutes N] [--engine sqlite|postgres|both]
         Soak test: give a host on each engine (both) steady work of every kind for N minutes (60), look
         whether its memory, files, threads, connections or tables grow, and print a table. `test` does
@@ -61,7 +66,7 @@ The project's own commands. Usage: cargo xtask COMMAND
 crash tests and benchmarks want; it is off otherwise, because its data is thrown away.
 
 Environment:
-  INNKEEPER_TEST_POSTGRES_URL  test, bench and soak on this PostgreSQL (a superuser's URL) and
+  INNKEEPER_TEST_POSTGRES_URL  test, bench, simulate and soak on this PostgreSQL (a superuser's URL) and
                                start none.
   INNKEEPER_DEMO_POSTGRES_URL  the same for demo --store postgres.
 ";
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(&mut steps, &rest),
         "bench" => bench::run(&mut steps, &rest),
         "chaos" => chaos::run(&mut steps, &rest),
+        "simulate" => simulate::run(&mut steps, &rest),
         "soak" => soak::run(&mut steps, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint::run(&mut steps)),
         "ci" => summary::close(&mut steps, |steps| {

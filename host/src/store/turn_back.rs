@@ -1,14 +1,16 @@
-//! The clock was set back: fires that were planned under the wrong time are planned anew.
+//! The clock was set back: what was written under the wrong time is put right.
 //!
 //! A job never fires later than its schedule says from now on. That is broken only by a clock that
-//! goes back, and the job would be silent until the wrong time comes again.
+//! goes back, and the job would be silent until the wrong time comes again. So would be a retry that
+//! waits, a rate that counts starts of the future, and what runs on a host that died meanwhile, whose
+//! session would not expire.
 
-use super::StoreError;
 use super::connection::Store;
-use super::phase::PhaseName;
+use super::phase::{EngineTx, PhaseName};
 use super::plan::move_fire_times;
 use super::row::{JobRow, on_engine, row};
 use super::time::Time;
+use super::{StoreError, postgres, sqlite};
 
 row! {
     struct EarlyJobRow {
@@ -27,12 +29,18 @@ impl Store {
     /// Plans jobs anew whose next fire is later than it can be by the store's clock. What has its
     /// execution, or is recorded as skipped, does not fire again.
     ///
+    /// Sessions whose last heartbeat is later than now last as long from now as they did from then, a
+    /// retry waits as long from now as it would have after its failure, and a start that is later
+    /// than now counts against its rate as one of now. A time that somebody asked for stays.
+    ///
     /// Looks at every job that has a schedule: to be called when the clock was set back, not all
-    /// the time. Returns how many jobs it changed.
+    /// the time; by several hosts at once, it does no harm. (A retry may come earlier then, by no more than
+    /// the clock was set back for each of them.) Returns how many jobs it changed.
     ///
     /// # Errors
     /// Where the store fails. What was changed until then is.
     pub async fn turn_back(&self) -> Result<usize, StoreError> {
+        self.turn_back_what_waits().await?;
         let (mut changed, mut seen) = (0, 0);
         loop {
             let mut phase = self.begin(PhaseName::Jobs).await?;
@@ -47,6 +55,30 @@ impl Store {
             phase.commit().await?;
             (changed, seen) = (changed + moved.len(), last);
         }
+    }
+
+    async fn turn_back_what_waits(&self) -> Result<(), StoreError> {
+        // A transaction each: none of them holds what another table's users wait for.
+        for (on_postgres, on_sqlite) in [
+            (postgres::TURN_BACK_SESSIONS, sqlite::TURN_BACK_SESSIONS),
+            (postgres::TURN_BACK_RETRIES, sqlite::TURN_BACK_RETRIES),
+            (postgres::TURN_BACK_RATE_USES, sqlite::TURN_BACK_RATE_USES),
+            (postgres::TURN_BACK_GATES, sqlite::TURN_BACK_GATES),
+        ] {
+            let mut phase = self.begin(PhaseName::Plan).await?;
+            let tx = phase.tx();
+            let now = tx.now;
+            match &mut tx.engine {
+                EngineTx::Postgres(conn) => {
+                    sqlx::query(on_postgres).bind(now).execute(&mut **conn).await?;
+                }
+                EngineTx::Sqlite(conn) => {
+                    sqlx::query(on_sqlite).bind(now).execute(&mut **conn).await?;
+                }
+            }
+            phase.commit().await?;
+        }
+        Ok(())
     }
 }
 

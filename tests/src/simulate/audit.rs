@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 
-use super::host::Mode;
-use super::stage::{DAY, Stage};
+use super::host::{Host, Mode};
+use super::stage::{DAY, HOUR, Stage};
 
 /// Rows that there must not be at any time, in words, with a statement that finds one.
 const NEVER: &[(&str, &str)] = &[
@@ -104,7 +104,8 @@ impl Stage {
             self.violate(format!("the open leases are {leases:?}, and should be {known:?}"));
         }
         self.look_for(NEVER).await?;
-        self.nothing_waits_for_a_free_slot().await
+        self.nothing_waits_for_a_free_slot().await?;
+        self.nothing_waits_for_a_wrong_time().await
     }
 
     async fn look_for(&mut self, wrong: &[(&str, &str)]) -> Result<()> {
@@ -144,6 +145,37 @@ impl Stage {
         Ok(())
     }
 
+    /// Whatever became of the clock: retries wait as long as they were to, rates count no start of the
+    /// future, and what a host left is rescued.
+    async fn nothing_waits_for_a_wrong_time(&mut self) -> Result<()> {
+        // Somebody has to have looked since.
+        if self.real - self.undisturbed_since < HOUR {
+            return Ok(());
+        }
+        let now = self.now().as_microsecond();
+        let late = format!(
+            "select cast(count(*) as text), min(j.name) from waiting w join job j on j.id = w.job_id
+             where w.blocker = 'retry' and {{micros:w.due_at}} > {}",
+            now + 3 * HOUR
+        );
+        let future = format!(
+            "select cast(count(*) as text), min(j.name) from rate_use u join job j on j.id = u.job_id
+             where {{micros:u.at}} > {now}"
+        );
+        self.look_for(&[
+            ("a retry that waits for longer than any is to", late.as_str()),
+            ("a start of the future that counts against a rate", future.as_str()),
+        ])
+        .await?;
+        let lives = |host: &&Host| !host.is_gone_since(self.real - HOUR);
+        let living: Vec<_> = self.hosts.iter().filter(lives).map(|host| host.session).collect();
+        if let Some(open) = self.open.values().find(|open| !living.contains(&open.session)) {
+            let what = format!("{} lease {} was left by a host that is gone", open.job, open.lease);
+            self.violate(what);
+        }
+        Ok(())
+    }
+
     /// Nothing happens any more, every host is up, and schedules are switched off: then all ends.
     pub async fn come_to_rest(&mut self) -> Result<()> {
         self.say("from here on nothing happens any more".to_owned());
@@ -173,7 +205,8 @@ impl Stage {
             job.enabled = false;
         }
         self.sync().await?;
-        self.go_on(self.real + 5 * DAY).await?;
+        self.may_cancel = true;
+        self.go_on(self.real + 2 * DAY).await?;
         self.audit().await?;
         if !self.open.is_empty() {
             let open: Vec<_> = self.open.values().map(|open| &open.job).collect();

@@ -74,6 +74,11 @@ impl Host {
         self.mode == Mode::Up
     }
 
+    /// True where it is down, and was not heard of since then.
+    pub fn is_gone_since(&self, then: i64) -> bool {
+        matches!(self.mode, Mode::Down { .. }) && self.beaten < then
+    }
+
     /// When it has something to do by itself.
     pub fn next(&self) -> Option<i64> {
         match self.mode {

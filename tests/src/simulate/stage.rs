@@ -86,6 +86,8 @@ pub struct Stage {
     pub may_cancel: bool,
     pub next_event: i64,
     pub correct_at: Option<i64>,
+    /// Since when the clock was not set, and some host was up.
+    pub undisturbed_since: i64,
     look_at: i64,
     audit_at: i64,
     events: VecDeque<String>,
@@ -127,6 +129,7 @@ impl Stage {
             may_cancel: false,
             next_event: HOUR,
             correct_at: None,
+            undisturbed_since: 0,
             look_at: LOOK,
             audit_at: DAY,
             events: VecDeque::new(),
@@ -162,6 +165,9 @@ impl Stage {
     /// All that is to be done at this moment.
     pub async fn step(&mut self) -> Result<()> {
         self.wake_hosts().await?;
+        if self.any_host_up().is_none() {
+            self.undisturbed_since = self.real;
+        }
         if self.stepped && self.random.bool() {
             self.rescue().await?;
         }
@@ -170,6 +176,7 @@ impl Stage {
         self.rescue().await?;
         if self.real >= self.look_at && self.any_host_up().is_some() {
             self.look_at = self.real + LOOK;
+            self.may_cancel = true;
             self.store.look_at_all_that_waits().await?;
             self.plan_at = self.now();
         }
@@ -278,6 +285,7 @@ impl Stage {
             self.limits.forget_starts();
         }
         (self.offset, self.stepped) = (offset, true);
+        self.undisturbed_since = self.real;
         self.set_clock();
         self.plan_at = self.plan_at.min(self.now());
     }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use innkeeper::job::Job;
-use innkeeper::policy::{CatchUp, CatchUpMode, Policies};
+use innkeeper::policy::{CatchUp, CatchUpMode, Policies, Rate};
+use innkeeper::store::NewExecution;
 use innkeeper_tests::clock::instant;
 
 use crate::rule;
-use crate::world::{World, every, name};
+use crate::world::{TTL, World, by_hand, every, failure, job, name};
 
 rule!(a_clock_that_is_set_forward_and_back_neither_floods_nor_silences, async |world: &World| {
     world.jobs(&[every("j", 3_600)]).await;
@@ -53,6 +54,60 @@ rule!(a_paused_job_is_turned_back_as_well, async |world: &World| {
     assert_eq!(world.store.turn_back().await.unwrap(), 1);
     world.clock.set("2026-03-01T13:30:00Z");
     assert_eq!(world.store.resume_job(&name("j")).await.unwrap().skipped, 1);
+});
+
+rule!(a_host_that_died_while_the_clock_was_ahead_is_found_once_it_is_set_back, async |world: &World| {
+    world.clock.set("2026-03-11T12:00:00Z");
+    let (_, attempt) = world.running().await;
+    world.clock.set("2026-03-01T12:00:00Z");
+    world.store.turn_back().await.unwrap();
+    assert_eq!(world.store.rescue(10, &[]).await.unwrap(), [], "it may live");
+    world.clock.advance(TTL);
+    let rescued = world.store.rescue(10, &[]).await.unwrap();
+    assert_eq!(rescued.len(), 1);
+    assert_eq!(rescued[0].execution, attempt.execution);
+});
+
+rule!(a_retry_waits_no_longer_once_the_clock_is_set_back, async |world: &World| {
+    world.clock.set("2026-03-11T12:00:00Z");
+    let (session, attempt) = world.running().await;
+    world.record(session, failure(&attempt)).await;
+    world.clock.set("2026-03-01T12:00:00Z");
+    world.store.turn_back().await.unwrap();
+    assert_eq!(world.store.plan(10).await.unwrap().next_due, Some(Duration::from_secs(10)));
+    world.store.turn_back().await.unwrap();
+    assert_eq!(world.store.plan(10).await.unwrap().next_due, Some(Duration::from_secs(10)), "not twice");
+    world.clock.advance(Duration::from_secs(10));
+    assert_eq!(world.store.plan(10).await.unwrap().promoted, 1);
+});
+
+rule!(a_time_that_was_asked_for_stays_when_the_clock_is_set_back, async |world: &World| {
+    world.jobs(&[job("j")]).await;
+    world.clock.set("2026-03-11T12:00:00Z");
+    let run_at = Some(instant("2026-03-12T12:00:00Z"));
+    world.store.enqueue(&NewExecution { run_at, ..by_hand(&name("j")) }).await.unwrap();
+    world.clock.set("2026-03-11T11:00:00Z");
+    world.store.turn_back().await.unwrap();
+    assert_eq!(world.store.plan(10).await.unwrap().next_due, Some(Duration::from_secs(25 * 3_600)));
+});
+
+rule!(a_rate_counts_no_start_of_the_future_once_the_clock_is_set_back, async |world: &World| {
+    let rate = Some(Rate { count: 1, period: Duration::from_secs(60) });
+    let policies = Policies { rate, ..Policies::default() };
+    world.clock.set("2026-03-11T12:00:00Z");
+    world.jobs(&[Job { policies, ..job("j") }]).await;
+    let session = world.host("inn-1").await;
+    world.enqueue("j").await;
+    world.enqueue("j").await;
+    world.store.plan(10).await.unwrap();
+    world.claim_one(session).await;
+    world.clock.set("2026-03-01T12:00:00Z");
+    world.store.turn_back().await.unwrap();
+    world.store.plan(10).await.unwrap();
+    assert_eq!(world.count("ready", "true").await, 0, "it has just started one");
+    world.clock.advance(Duration::from_secs(60));
+    world.store.plan(10).await.unwrap();
+    assert_eq!(world.count("ready", "true").await, 1);
 });
 
 rule!(a_host_that_starts_turns_back_its_own_jobs, async |world: &World| {

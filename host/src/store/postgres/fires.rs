@@ -35,6 +35,45 @@ statements! { FIRES:
           and retired_at is null
         order by id limit $3
         for no key update";
+    /// Rows of the other tables that were written while the clock was ahead, by more than a second.
+    /// In one order each, so that two hosts do not wait for each other.
+    TURN_BACK_SESSIONS = "
+        update innkeeper.host_session h
+        set expires_at = coalesce($1, now()) + (h.expires_at - h.heartbeat_at),
+            heartbeat_at = coalesce($1, now())
+        from (select id from innkeeper.host_session
+              where dead_at is null and heartbeat_at > coalesce($1, now()) + interval '1 second'
+              order by id for no key update) ahead
+        where h.id = ahead.id";
+    /// As long after now as after the end of the attempt before.
+    TURN_BACK_RETRIES = "
+        update innkeeper.waiting w
+        set due_at = coalesce($1, now()) + (w.due_at - ahead.finished_at)
+        from (select v.execution_id, c.finished_at
+              from innkeeper.waiting v
+              join innkeeper.completion c on c.execution_id = v.execution_id
+              where v.blocker = 'retry' and v.due_at > coalesce($1, now()) + interval '1 second'
+                and c.lease = (select max(l.lease) from innkeeper.completion l
+                               where l.execution_id = v.execution_id)
+                and c.finished_at > coalesce($1, now()) + interval '1 second'
+                and v.due_at >= c.finished_at
+              order by v.execution_id for update of v) ahead
+        where w.execution_id = ahead.execution_id";
+    TURN_BACK_RATE_USES = "
+        update innkeeper.rate_use u
+        set at = coalesce($1, now())
+        from (select job_id, execution_id, attempt from innkeeper.rate_use
+              where at > coalesce($1, now()) + interval '1 second'
+              order by job_id, execution_id, attempt for update) ahead
+        where (u.job_id, u.execution_id, u.attempt)
+            = (ahead.job_id, ahead.execution_id, ahead.attempt)";
+    TURN_BACK_GATES = "
+        update innkeeper.gate g
+        set due_at = coalesce($1, now())
+        from (select stage, job_id, key from innkeeper.gate
+              where due_at > coalesce($1, now())
+              order by stage, job_id, key for update) later
+        where (g.stage, g.job_id, g.key) = (later.stage, later.job_id, later.key)";
     /// Of these jobs, those with a fire whose execution has not ended. Only the newest fires are
     /// looked at: there is at most one for each schedule that such a job had.
     UNFINISHED_FIRES = "

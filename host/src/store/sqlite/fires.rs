@@ -30,6 +30,22 @@ statements! { FIRES:
         from job
         where id > $2 and coalesce(next_fire_at, paused_fire_at) > $1 and retired_at is null
         order by id limit $3";
+    /// Rows of the other tables that were written while the clock was ahead, by more than a second.
+    TURN_BACK_SESSIONS = "
+        update host_session set expires_at = $1 + (expires_at - heartbeat_at), heartbeat_at = $1
+        where dead_at is null and heartbeat_at > $1 + 1000000";
+    /// As long after now as after the end of the attempt before.
+    TURN_BACK_RETRIES = "
+        update waiting set due_at = $1 + (waiting.due_at - c.finished_at)
+        from completion c
+        where waiting.blocker = 'retry' and waiting.due_at > $1 + 1000000
+          and c.execution_id = waiting.execution_id
+          and c.lease = (select max(l.lease) from completion l where l.execution_id = waiting.execution_id)
+          and c.finished_at > $1 + 1000000 and waiting.due_at >= c.finished_at";
+    TURN_BACK_RATE_USES = "
+        update rate_use set at = $1 where at > $1 + 1000000";
+    TURN_BACK_GATES = "
+        update gate set due_at = $1 where due_at > $1";
     /// Of these jobs, those with a fire whose execution has not ended. Only the newest fires are
     /// looked at: there is at most one for each schedule that such a job had.
     UNFINISHED_FIRES = "
