@@ -89,10 +89,7 @@ pub(super) async fn resume(store: &Store, name: &Name) -> Result<Report, CliErro
     let next = next_text(resumed.next_fire_at, now);
     Ok(Report::new(
         &json,
-        format!(
-            "Resumed job `{name}`, which was paused since {}.{skipped}{waits}{next}",
-            moment(paused_at)
-        ),
+        format!("Resumed job `{name}`, which was paused since {}.{skipped}{waits}{next}", moment(paused_at)),
     ))
 }
 
