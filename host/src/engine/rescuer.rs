@@ -15,7 +15,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(600);
 pub(super) async fn run(engine: Arc<Engine>) {
     let mut watch = StoreWatch::new(&engine);
     let mut look_at = Instant::now();
+    let mut has_turned_back = false;
     while !engine.drain.is_cancelled() {
+        // The store's clock may have been set back while no host was there to notice: what dead hosts
+        // left would not be found before the wrong time comes again.
+        if !has_turned_back {
+            let turned_back = watch.note("turn back", engine.store.turn_back_what_waits().await);
+            has_turned_back = turned_back.is_some();
+        }
         if Instant::now() >= look_at
             && watch.note("look at what waits", engine.store.look_at_all_that_waits().await).is_some()
         {

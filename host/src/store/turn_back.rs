@@ -57,7 +57,12 @@ impl Store {
         }
     }
 
-    async fn turn_back_what_waits(&self) -> Result<(), StoreError> {
+    /// The part of [`Store::turn_back`] that is not about fires: sessions, retries, rates and marks. To
+    /// be called when a host starts, too: nobody may have been there when the clock was set back.
+    ///
+    /// # Errors
+    /// As [`Store::turn_back`].
+    pub async fn turn_back_what_waits(&self) -> Result<(), StoreError> {
         // A transaction each: none of them holds what another table's users wait for.
         for (on_postgres, on_sqlite) in [
             (postgres::TURN_BACK_SESSIONS, sqlite::TURN_BACK_SESSIONS),

@@ -124,6 +124,7 @@ impl Stage {
         let host = &mut self.hosts[number];
         (host.boot, host.mode, host.offset) = (boot, Mode::Up, Some(self.offset));
         self.register(number).await?;
+        self.store.turn_back_what_waits().await?;
         self.store.look_at_all_that_waits().await?;
         self.say(format!("{} is up, session {}", self.hosts[number].name, self.hosts[number].session.0));
         self.plan_at = self.now();

@@ -59,7 +59,7 @@ impl Records {
             let time = time.context("a fire has a time")?.parse()?;
             recorded.entry(job).or_default().single.insert(Timestamp::from_microsecond(time)?);
         }
-        let ranges = "select j.name, c.result
+        let ranges = "select j.name, cast(c.result as text)
             from completion c join execution e on e.id = c.execution_id join job j on j.id = e.job_id
             where c.lease = 0 and c.outcome = 'skipped' and c.result is not null";
         for (job, range) in self.pairs(ranges).await? {

@@ -110,6 +110,15 @@ rule!(a_rate_counts_no_start_of_the_future_once_the_clock_is_set_back, async |wo
     assert_eq!(world.count("ready", "true").await, 1);
 });
 
+rule!(a_host_that_starts_finds_who_died_before_the_clock_was_set_back, async |world: &World| {
+    world.clock.set("2026-03-11T12:00:00Z");
+    world.running().await;
+    world.clock.set("2026-03-01T12:00:00Z");
+    world.store.turn_back_what_waits().await.unwrap();
+    world.clock.advance(TTL);
+    assert_eq!(world.store.rescue(10, &[]).await.unwrap().len(), 1);
+});
+
 rule!(a_host_that_starts_turns_back_its_own_jobs, async |world: &World| {
     world.jobs(&[every("j", 3_600)]).await;
     world.clock.set("2026-03-11T12:30:00Z");

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use innkeeper::execution::{FailureKind, State};
+use innkeeper::execution::{Failure, FailureKind, Outcome, State};
 use innkeeper::job::Job;
 use innkeeper::policy::{After, Concurrency, Policies, Rate, When, WhenFull};
 use innkeeper::schedule::{Schedule, Spec};
 use innkeeper::store::{NewExecution, Resumed, StoreError};
 use innkeeper_tests::clock::instant;
 use innkeeper_tests::database::Engine;
+use serde_json::json;
 
 use crate::rule;
 use crate::world::{World, by_hand, every, failure, job, name, success};
@@ -194,6 +195,28 @@ rule!(
         assert_eq!((world.count("ready", "true").await, world.count("waiting", "true").await), (1, 0));
     }
 );
+
+rule!(a_job_hears_when_it_is_resumed_of_what_it_follows, async |world: &World| {
+    let a = Job { policies: Policies { on_failure: Some(name("b")), ..Policies::default() }, ..job("a") };
+    let after = Some(After { jobs: vec![name("a")], when: When::All });
+    let c = Job { policies: Policies { after, ..Policies::default() }, ..job("c") };
+    world.jobs(&[a, job("b"), c]).await;
+    let session = world.host("inn-1").await;
+    for follower in ["b", "c"] {
+        world.store.pause_job(&name(follower), None).await.unwrap();
+        world.enqueue("a").await;
+        let attempt = world.claim_one(session).await;
+        let permanent = Failure::new(FailureKind::Permanent, "the disk is full");
+        let outcome = if follower == "b" { Outcome::Failed(permanent) } else { Outcome::Succeeded(json!(1)) };
+        world.record(session, attempt.finish(outcome)).await;
+        world.store.plan(10).await.unwrap();
+        assert_eq!(world.list(Some(follower), None).await.len(), 0, "{follower} is paused");
+        world.store.resume_job(&name(follower)).await.unwrap();
+        world.store.plan(10).await.unwrap();
+        assert_eq!(world.list(Some(follower), None).await.len(), 1, "{follower} was told");
+        world.claim_one(session).await;
+    }
+});
 
 rule!(a_retry_of_a_paused_job_keeps_its_time, async |world: &World| {
     let (session, attempt) = world.running().await;
