@@ -54,7 +54,6 @@ impl Policies {
     /// Long enough for a handler that looks at `cancelled()` between two pieces of work.
     pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     fn is_default_grace(grace: &Duration) -> bool {
         *grace == Self::DEFAULT_GRACE
     }

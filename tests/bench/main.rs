@@ -83,7 +83,7 @@ async fn measure() -> ExitCode {
     let result = match bench {
         Bench::Db => db::run(&selection, &mut report).await,
         Bench::Engine => engine::run(&selection, &mut report).await,
-        Bench::Schedule => schedule::run(&selection, &mut report),
+        Bench::Schedule => schedule::run(&selection, &mut report).await,
     };
     // What was measured before an error is worth reading; the exit code says that it is not all.
     print!("{}", if json { report.to_json() } else { report.to_table() });

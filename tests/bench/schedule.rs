@@ -1,6 +1,7 @@
-//! Schedules: what it costs to know when jobs fire.
+//! Schedules: what it costs to know when jobs fire, and what jobs cost that do not fire.
 
 mod next;
+mod store;
 
 use anyhow::Result;
 
@@ -11,7 +12,7 @@ use crate::figure::Report;
 ///
 /// # Errors
 /// Where nothing can be measured at all.
-pub fn run(selection: &Selection, report: &mut Report) -> Result<()> {
+pub async fn run(selection: &Selection, report: &mut Report) -> Result<()> {
     next::measure(selection, report);
-    Ok(())
+    store::measure(selection, report).await
 }

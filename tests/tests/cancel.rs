@@ -2,7 +2,6 @@
 //! then stopped; what it had open is undone before that is on record.
 
 use std::process::Output;
-use std::time::Duration;
 
 use innkeeper::execution::{FailureKind, State, Trigger};
 use innkeeper::store::{ExecutionRecord, Store};
@@ -24,41 +23,40 @@ retry = { max_attempts = 3, initial = "10ms", maximum = "10ms" }
 plugin = "probe"
 handler = "cancelled"
 timeout = "30m"
+retry = { max_attempts = 1 }
 
 [jobs.spin]
 plugin = "probe"
 handler = "spin"
 timeout = "30m"
+retry = { max_attempts = 1 }
 
 [jobs.sql]
 plugin = "probe"
 handler = "sql"
 args = { steps = [] }
 timeout = "30m"
+retry = { max_attempts = 1 }
 
 [jobs.fail]
 plugin = "probe"
 handler = "fail"
 args = { kind = "permanent", message = "no such customer" }
+retry = { max_attempts = 1 }
 
 [jobs.echo]
 plugin = "probe"
 handler = "echo"
+retry = { max_attempts = 1 }
 "#;
 
-/// Gives handlers so long to end by themselves from now on.
-async fn set_grace(store: &Store, grace: Duration) {
-    let records = store.jobs().await.unwrap();
-    let owner = records[0].owner.clone();
-    let mut jobs: Vec<_> = records.into_iter().map(|record| record.job).collect();
-    for job in &mut jobs {
-        job.policies.cancel_grace = grace;
-    }
-    store.sync_jobs(&owner, &jobs).await.unwrap();
+/// The jobs, whose handlers have so long to end by themselves.
+fn jobs(cancel_grace: &str) -> String {
+    JOBS.replace("retry = ", &format!("cancel_grace = \"{cancel_grace}\"\nretry = "))
 }
 
-/// Long enough that a test which waits for its end fails.
-const FOR_EVER: Duration = Duration::from_secs(3600);
+/// A test that waits for its end fails.
+const FOR_EVER: &str = "1day";
 
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
@@ -104,10 +102,9 @@ on_both_engines! {
     async fn a_handler_that_is_told_ends_and_is_not_tried_again(engine: Engine) {
         let scene = Scene::new(engine).await;
         // Another host than the one whose configuration the command line has.
-        scene.configure("inn-1", JOBS);
-        let host = scene.serve_as("inn-2", JOBS).await;
+        scene.configure("inn-1", &jobs(FOR_EVER));
+        let host = scene.serve_as("inn-2", &jobs(FOR_EVER)).await;
         let store = scene.open_store().await;
-        set_grace(&store, FOR_EVER).await;
         let id = running(&scene, &store, "give-up", &Value::Null).await;
         let another = running(&scene, &store, "give-up", &Value::Null).await;
         cancel(&scene, id);
@@ -128,9 +125,8 @@ on_both_engines! {
 
     async fn a_handler_that_returns_a_result_in_spite_of_it_has_succeeded(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let host = scene.serve(JOBS).await;
+        let host = scene.serve(&jobs(FOR_EVER)).await;
         let store = scene.open_store().await;
-        set_grace(&store, FOR_EVER).await;
         let id = running(&scene, &store, "polite", &Value::Null).await;
         cancel(&scene, id);
         let record = scene.wait_for_end(&store, id).await;
@@ -140,9 +136,8 @@ on_both_engines! {
 
     async fn a_handler_that_goes_on_is_stopped_after_its_grace(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let host = scene.serve(JOBS).await;
+        let host = scene.serve(&jobs("50ms")).await;
         let store = scene.open_store().await;
-        set_grace(&store, Duration::from_millis(50)).await;
         let id = running(&scene, &store, "spin", &Value::Null).await;
         cancel(&scene, id);
         let message = until_cancelled(&scene, &store, id).await.error.expect("it says why").message;
@@ -157,9 +152,8 @@ on_both_engines! {
         let scene = Scene::new(engine).await;
         let mut app = Raw::connect(scene.app.url()).await;
         app.execute("create table t (n int)").await;
-        let host = scene.serve(JOBS).await;
+        let host = scene.serve(&jobs("50ms")).await;
         let store = scene.open_store().await;
-        set_grace(&store, Duration::from_millis(50)).await;
         let writes = json!({
             "steps": [
                 {"op": "begin", "tx": 1, "must": true},
@@ -179,9 +173,8 @@ on_both_engines! {
 
     async fn what_a_drain_stops_is_cancelled_and_not_given_back(engine: Engine) {
         let scene = Scene::new(engine).await.with("host", "session_timeout = \"3s\"\ndrain_timeout = \"100ms\"");
-        let host = scene.serve(JOBS).await;
+        let host = scene.serve(&jobs(FOR_EVER)).await;
         let store = scene.open_store().await;
-        set_grace(&store, FOR_EVER).await;
         let id = running(&scene, &store, "spin", &Value::Null).await;
         cancel(&scene, id);
         host.wait_for_log("the handler is told to end").await;
@@ -192,7 +185,7 @@ on_both_engines! {
 
     async fn each_id_is_done_or_complained_of(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let host = scene.serve(JOBS).await;
+        let host = scene.serve(&jobs(FOR_EVER)).await;
         let store = scene.open_store().await;
         host.stop().await;
         let (first, second) = (
@@ -217,7 +210,7 @@ on_both_engines! {
 
     async fn what_failed_is_repeated_and_what_did_not_is_refused(engine: Engine) {
         let scene = Scene::new(engine).await;
-        let host = scene.serve(JOBS).await;
+        let host = scene.serve(&jobs(FOR_EVER)).await;
         let store = scene.open_store().await;
         let failed = scene.enqueue(&store, "fail", &json!({"kind": "permanent", "message": "no"})).await;
         let good = scene.enqueue(&store, "echo", &json!({"n": 7})).await;

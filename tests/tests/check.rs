@@ -88,17 +88,17 @@ async fn scene(engine: Engine) -> (Scene, Option<Login>) {
 on_both_engines! {
     async fn the_file_and_the_store_are_compared_and_nothing_is_changed(engine: Engine) {
         let (scene, _login) = scene(engine).await;
-        let jobs = job("same", "") + &job("changed", "timeout = \"10s\"") + &job("left", "");
+        let jobs = job("same", "") + &job("changed", "timeout = \"10s\"") + &job("left", "") + "[queues.fast]\nlimit = 5\n";
         let host = scene.serve(&jobs).await;
         let output = scene.innkeeper(&["check", "--against-store"]);
         assert!(output.status.success(), "{}", told(&output));
-        assert!(told(&output).contains("The store has the same jobs."), "{}", told(&output));
+        assert!(told(&output).contains("The store has the same jobs and queues."), "{}", told(&output));
         host.stop().await;
 
         let theirs = job("theirs", "") + &job("shared", "");
         scene.serve_as("inn-2", &theirs).await.stop().await;
         let keys = "timeout = \"20s\"\npriority = 5\nconcurrency = { limit = 1 }";
-        scene.configure("inn-1", &(job("same", "") + &job("changed", keys) + &job("new", "") + &job("shared", "")));
+        scene.configure("inn-1", &(job("same", "") + &job("changed", keys) + &job("new", "") + &job("shared", "") + "[queues.slow]\nweight = 2\n"));
         for _ in 0..2 {
             let output = scene.innkeeper(&["check", "--against-store", "--json"]);
             assert_eq!(output.status.code(), Some(1), "{}", told(&output));
@@ -108,14 +108,15 @@ on_both_engines! {
                 json!({
                     "added": ["new"],
                     "changed": [
-                        { "job": "changed", "owner": null, "keys": [
+                        { "name": "changed", "owner": null, "keys": [
                             { "key": "concurrency", "store": null, "file": { "limit": 1 } },
                             { "key": "priority", "store": null, "file": 5 },
                             { "key": "timeout", "store": "10s", "file": "20s" },
                         ] },
-                        { "job": "shared", "owner": "inn-2", "keys": [] },
+                        { "name": "shared", "owner": "inn-2", "keys": [] },
                     ],
                     "retired": ["left"],
+                    "queues": { "added": ["slow"], "changed": [], "reset": ["fast"] },
                 })
             );
         }
@@ -126,7 +127,9 @@ on_both_engines! {
             "+ new: the store does not have it, and it would be added",
             "~ changed: it would be changed",
             "    timeout: \"10s\" in the store, \"20s\" in the file",
-            "~ shared: it is defined by host `inn-2`, and would be taken over",
+            "~ shared: it is defined by `inn-2`, and would be taken over",
+            "+ queue slow: the store does not have it, and it would be added",
+            "- queue fast: the file does not name it, and it would go back to the defaults",
             "- left: the file does not name it, and it would be retired",
         ] {
             assert!(told.contains(line), "{line} is not in {told}");

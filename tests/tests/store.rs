@@ -23,6 +23,8 @@ mod definitions;
 mod editing;
 #[path = "store/fencing.rs"]
 mod fencing;
+#[path = "store/following.rs"]
+mod following;
 #[path = "store/handlers.rs"]
 mod handlers;
 #[path = "store/hosts.rs"]

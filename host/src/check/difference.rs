@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::job::{Job, Name};
+use crate::policy::Queue;
 
 /// A definition as the store has it, that is not retired.
 #[derive(Clone, Debug)]
-pub struct Stored<'a> {
+pub struct Stored<D> {
     /// The definition.
-    pub job: &'a Job,
-    /// The host whose file it came from.
-    pub owner: &'a str,
+    pub definition: D,
+    /// Whose it is, as `owner` of `[host]` says; empty for nobody's.
+    pub owner: String,
 }
 
 /// What differs between the file and the store.
@@ -25,18 +26,31 @@ pub struct Stored<'a> {
 pub struct Difference {
     /// Jobs that the store does not have.
     pub added: Vec<Name>,
-    /// Jobs that are defined in another way, or by another host.
+    /// Jobs that are defined in another way, or by another owner.
     pub changed: Vec<Changed>,
-    /// Jobs of this host that the file no longer names.
+    /// Jobs of this owner that the file no longer names.
     pub retired: Vec<Name>,
+    /// The same of queues.
+    pub queues: QueueDifference,
 }
 
-/// A job that is not the same in both.
+/// What differs in the queues.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct QueueDifference {
+    /// Those that the store does not have.
+    pub added: Vec<Name>,
+    /// Those that have other values, or another owner.
+    pub changed: Vec<Changed>,
+    /// Those of this owner that the file no longer names: they go back to the defaults.
+    pub reset: Vec<Name>,
+}
+
+/// A job or a queue that is not the same in both.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Changed {
-    /// The job.
-    pub job: Name,
-    /// The host that defines it now, if that is another one.
+    /// Its name.
+    pub name: Name,
+    /// Who defines it now, if that is another one.
     pub owner: Option<String>,
     /// The keys that differ, as the file calls them.
     pub keys: Vec<Key>,
@@ -54,28 +68,21 @@ pub struct Key {
 }
 
 impl Difference {
-    /// Compares the jobs of a file with those of a store.
+    /// Compares what a file defines with what a store has.
     #[must_use]
-    pub fn new(config: &Config, stored: &[Stored<'_>]) -> Self {
-        let stored: BTreeMap<&Name, &Stored<'_>> =
-            stored.iter().map(|stored| (&stored.job.name, stored)).collect();
-        let owner = &config.host.name;
-        let mut difference = Self::default();
-        for (name, job) in &config.jobs {
-            let Some(before) = stored.get(name) else {
-                difference.added.push(name.clone());
-                continue;
-            };
-            let other = (before.owner != owner).then(|| before.owner.to_owned());
-            if before.job != job || other.is_some() {
-                let keys = keys(before.job, job);
-                difference.changed.push(Changed { job: name.clone(), owner: other, keys });
-            }
-        }
-        let left = stored.values().filter(|stored| stored.owner == owner);
-        let left = left.filter(|stored| !config.jobs.contains_key(&stored.job.name));
-        difference.retired = left.map(|stored| stored.job.name.clone()).collect();
-        difference
+    pub fn new(config: &Config, jobs: &[Stored<&Job>], queues: &[Stored<Queue>]) -> Self {
+        let owner = &config.host.owner;
+        let (added, changed, retired) = compare(
+            owner,
+            &config.jobs,
+            jobs.iter().map(|stored| (&stored.definition.name, stored.definition, stored.owner.as_str())),
+            written_job,
+        );
+        let of_queues =
+            queues.iter().map(|stored| (&stored.definition.name, &stored.definition, stored.owner.as_str()));
+        let (queues_added, queues_changed, reset) = compare(owner, &config.queues, of_queues, written_queue);
+        let queues = QueueDifference { added: queues_added, changed: queues_changed, reset };
+        Self { added, changed, retired, queues }
     }
 
     /// True where a host would change nothing.
@@ -85,25 +92,64 @@ impl Difference {
     }
 }
 
-/// One line for each job and for each key that differs.
+/// What only the file has, what is not the same, and what only the store has of this owner.
+fn compare<'a, D: PartialEq + 'a>(
+    owner: &str,
+    file: &BTreeMap<Name, D>,
+    stored: impl Iterator<Item = (&'a Name, &'a D, &'a str)>,
+    written: impl Fn(&D) -> Map<String, Value>,
+) -> (Vec<Name>, Vec<Changed>, Vec<Name>) {
+    let stored: BTreeMap<&Name, (&D, &str)> = stored.map(|(name, of, owner)| (name, (of, owner))).collect();
+    let (mut added, mut changed) = (Vec::new(), Vec::new());
+    for (name, after) in file {
+        let Some((before, of)) = stored.get(name) else {
+            added.push(name.clone());
+            continue;
+        };
+        // What is nobody's becomes this owner's without a word.
+        let other = (!of.is_empty() && *of != owner).then(|| (*of).to_owned());
+        if *before != after || other.is_some() {
+            let keys = keys(&written(before), &written(after));
+            changed.push(Changed { name: name.clone(), owner: other, keys });
+        }
+    }
+    let left = stored.iter().filter(|(name, (_, of))| *of == owner && !file.contains_key(**name));
+    let left = left.map(|(name, _)| (*name).clone()).collect();
+    (added, changed, left)
+}
+
+/// One line for each definition and for each key that differs.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for name in &self.added {
             writeln!(f, "+ {name}: the store does not have it, and it would be added")?;
         }
-        for Changed { job, owner, keys } in &self.changed {
-            match owner {
-                Some(owner) => {
-                    writeln!(f, "~ {job}: it is defined by host `{owner}`, and would be taken over")?
-                }
-                None => writeln!(f, "~ {job}: it would be changed")?,
-            }
-            for Key { key, store, file } in keys {
-                writeln!(f, "    {key}: {} in the store, {} in the file", told(store), told(file))?;
-            }
-        }
+        self.changed.iter().try_for_each(|changed| write!(f, "{changed}"))?;
         for name in &self.retired {
             writeln!(f, "- {name}: the file does not name it, and it would be retired")?;
+        }
+        let QueueDifference { added, changed, reset } = &self.queues;
+        for name in added {
+            writeln!(f, "+ queue {name}: the store does not have it, and it would be added")?;
+        }
+        changed.iter().try_for_each(|changed| write!(f, "{changed:#}"))?;
+        for name in reset {
+            writeln!(f, "- queue {name}: the file does not name it, and it would go back to the defaults")?;
+        }
+        Ok(())
+    }
+}
+
+/// Of a job, or with `#` of a queue.
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = format!("{}{}", if f.alternate() { "queue " } else { "" }, self.name);
+        match &self.owner {
+            Some(owner) => writeln!(f, "~ {name}: it is defined by `{owner}`, and would be taken over")?,
+            None => writeln!(f, "~ {name}: it would be changed")?,
+        }
+        for Key { key, store, file } in &self.keys {
+            writeln!(f, "    {key}: {} in the store, {} in the file", told(store), told(file))?;
         }
         Ok(())
     }
@@ -113,19 +159,31 @@ fn told(value: &Value) -> String {
     if value.is_null() { "nothing".to_owned() } else { value.to_string() }
 }
 
-fn keys(before: &Job, after: &Job) -> Vec<Key> {
-    let (before, after) = (written(before), written(after));
+fn keys(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Key> {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let value = |of: &Map<String, Value>, key: &String| of.get(key).cloned().unwrap_or(Value::Null);
     names
         .into_iter()
         .filter(|key| before.get(*key) != after.get(*key))
-        .map(|key| Key { key: key.clone(), store: value(&before, key), file: value(&after, key) })
+        .map(|key| Key { key: key.clone(), store: value(before, key), file: value(after, key) })
+        .collect()
+}
+
+/// A queue's keys as the file has them.
+fn written_queue(queue: &Queue) -> Map<String, Value> {
+    let keys = [
+        ("weight", json!(queue.weight)),
+        ("limit", json!(queue.limit)),
+        ("limit_per_host", json!(queue.limit_per_host)),
+    ];
+    keys.into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.to_owned(), value))
         .collect()
 }
 
 /// A job's keys as the file has them: those of its policies beside the others, and times as text.
-fn written(job: &Job) -> Map<String, Value> {
+fn written_job(job: &Job) -> Map<String, Value> {
     let Ok(Value::Object(mut keys)) = serde_json::to_value(job) else { return Map::new() };
     keys.remove("name");
     if let Some(Value::Object(policies)) = keys.remove("policies") {

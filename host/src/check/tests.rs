@@ -7,10 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::difference::{Difference, Stored};
+use super::difference::{Changed, Difference, Key, QueueDifference, Stored};
 use super::durations::{self, Taken};
 use super::*;
 use crate::job::Job;
+use crate::policy::Queue;
 
 const PLUGIN: &str = "[plugins.p]\ncomponent = \"p.wasm\"\n";
 
@@ -246,37 +247,72 @@ fn the_difference_to_a_store_is_what_a_host_would_change() {
     other.args = json!({});
     let gone = Job { name: name("gone"), ..other.clone() };
     let theirs = Job { name: name("theirs"), ..other.clone() };
-    let stored = |job, owner| Stored { job, owner };
-    let stored = [
+    let stored = |definition, owner: &str| Stored { definition, owner: owner.to_owned() };
+    let jobs = [
         stored(&config.jobs[&name("same")], "inn-1"),
         stored(&other, "inn-1"),
         stored(&gone, "inn-1"),
         stored(&theirs, "inn-2"),
         stored(&config.jobs[&name("taken")], "inn-2"),
     ];
-    let difference = Difference::new(&config, &stored);
+    let difference = Difference::new(&config, &jobs, &[]);
     assert_eq!(
         serde_json::to_value(&difference).unwrap(),
         json!({
             "added": ["new"],
             "changed": [
-                { "job": "other", "owner": null, "keys": [
+                { "name": "other", "owner": null, "keys": [
                     { "key": "args", "store": {}, "file": { "secs": 1, "nanos": 2 } },
                     { "key": "priority", "store": null, "file": 3 },
                     { "key": "schedule", "store": null, "file": { "every": "1h" } },
                     { "key": "timeout", "store": "1m 30s", "file": "10s" },
                 ] },
-                { "job": "taken", "owner": "inn-2", "keys": [] },
+                { "name": "taken", "owner": "inn-2", "keys": [] },
             ],
             "retired": ["gone"],
+            "queues": { "added": [], "changed": [], "reset": [] },
         })
     );
     let text = difference.to_string();
     assert!(text.contains("+ new: ") && text.contains("- gone: ") && !text.contains("theirs"), "{text}");
-    assert!(text.contains("~ taken: it is defined by host `inn-2`, and would be taken over"), "{text}");
+    assert!(text.contains("~ taken: it is defined by `inn-2`, and would be taken over"), "{text}");
     assert!(text.contains("    timeout: \"1m 30s\" in the store, \"10s\" in the file"), "{text}");
-    let all: Vec<_> = config.jobs.values().map(|job| Stored { job, owner: "inn-1" }).collect();
-    assert!(Difference::new(&config, &all).is_empty());
+    let all: Vec<_> = config.jobs.values().map(|job| stored(job, "inn-1")).collect();
+    assert!(Difference::new(&config, &all, &[]).is_empty());
+}
+
+#[test]
+fn queues_are_compared_as_jobs_are() {
+    let config = config(
+        "[host]\nname = \"inn-1\"\n[queues.new]\n[queues.other]\nweight = 2\nlimit = 3\n[queues.taken]\n[queues.default]\n",
+    );
+    let queue = |of: &str, owner: &str| Stored {
+        definition: Queue { name: name(of), weight: 1, limit: None, limit_per_host: None },
+        owner: owner.to_owned(),
+    };
+    let stored = ["other", "gone", "taken", "default"]
+        .map(|of| queue(of, if of == "taken" { "inn-2" } else { "inn-1" }));
+    let difference = Difference::new(&config, &[], &stored);
+    let keys = vec![
+        Key { key: "limit".into(), store: json!(null), file: json!(3) },
+        Key { key: "weight".into(), store: json!(1), file: json!(2) },
+    ];
+    let expected = QueueDifference {
+        added: vec![name("new")],
+        changed: vec![
+            Changed { name: name("other"), owner: None, keys },
+            Changed { name: name("taken"), owner: Some("inn-2".into()), keys: vec![] },
+        ],
+        reset: vec![name("gone")],
+    };
+    assert_eq!(difference.queues, expected);
+    let text = difference.to_string();
+    assert!(
+        text.contains("~ queue other: ") && text.contains("    limit: nothing in the store, 3 in the file"),
+        "{text}"
+    );
+    let unnamed = self::config("[host]\nname = \"inn-1\"\n");
+    assert!(Difference::new(&unnamed, &[], &[queue("default", "")]).is_empty(), "what is nobody's");
 }
 
 #[test]

@@ -18,8 +18,9 @@ use crate::execution::State;
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::job::Name;
+use crate::policy::Queue;
 use crate::runtime::Runtime;
-use crate::store::{ExecutionFilter, Store, StoreError, StoreOptions};
+use crate::store::{ExecutionFilter, QueueRecord, Store, StoreError, StoreOptions};
 
 /// Validate the file, its plugins, handlers, arguments, schedules and the plugins' logins.
 ///
@@ -30,7 +31,7 @@ pub(super) struct Check {
     /// Look at the file and the components only, and connect to no database.
     #[arg(long)]
     offline: bool,
-    /// Show what `serve` would change in the store's jobs; exit with 1 if anything.
+    /// Show what `serve` would change in the store's jobs and queues; exit with 1 if anything.
     #[arg(long, conflicts_with = "offline")]
     against_store: bool,
 }
@@ -98,17 +99,17 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         return Err(CliError::unreachable(one_by_one(met.unreachable)));
     }
     let text = format!(
-        "{} is in order: {plugin_count} plugin{}, {job_count} job{}.",
+        "{} is in order: {}, {}.",
         global.config.display(),
-        if plugin_count == 1 { "" } else { "s" },
-        if job_count == 1 { "" } else { "s" },
+        counted(plugin_count, "plugin"),
+        counted(job_count, "job")
     );
     let is_different = met.difference.as_ref().is_some_and(|difference| !difference.is_empty());
     let text = match &met.difference {
         Some(difference) if is_different => {
             format!("{text}\nStarted with it, this host would change the store:\n{difference}")
         }
-        Some(_) => format!("{text}\nThe store has the same jobs."),
+        Some(_) => format!("{text}\nThe store has the same jobs and queues."),
         None => text,
     };
     let checked = Checked {
@@ -121,6 +122,10 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     };
     let exit = if is_different { Exit::DIFFERENT } else { Exit::Done };
     Ok(Report { exit, ..Report::new(&checked, text) })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What the store and the databases say.
@@ -147,7 +152,7 @@ async fn meet(config: &Config, databases: &Databases, against_store: bool) -> Me
         Ok(()) => {}
         // `serve` makes it.
         Err(StoreError::NotMigrated(_)) => {
-            met.difference = against_store.then(|| Difference::new(config, &[]));
+            met.difference = against_store.then(|| Difference::new(config, &[], &[]));
         }
         // `serve` migrates what is older.
         Err(StoreError::Behind { .. }) if !against_store => {}
@@ -169,14 +174,21 @@ async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met)
         Err(error) => return Err(error),
     }
     if against_store {
-        let jobs = store.jobs().await?;
-        let stored = jobs.iter().filter(|record| record.retired_at.is_none());
-        let stored: Vec<_> = stored.map(|record| Stored { job: &record.job, owner: &record.owner }).collect();
-        met.difference = Some(Difference::new(config, &stored));
+        let (jobs, queues) = (store.jobs().await?, store.queues().await?);
+        let jobs = jobs.iter().filter(|record| record.retired_at.is_none());
+        let jobs: Vec<_> =
+            jobs.map(|record| Stored { definition: &record.job, owner: record.owner.clone() }).collect();
+        let queues: Vec<_> = queues.into_iter().map(as_defined).collect();
+        met.difference = Some(Difference::new(config, &jobs, &queues));
     }
     let now = clock::now();
     met.warnings = durations::warnings(config, now, &history(config, store, now).await);
     Ok(())
+}
+
+fn as_defined(record: QueueRecord) -> Stored<Queue> {
+    let QueueRecord { name, owner, weight, total_limit, host_limit, .. } = record;
+    Stored { definition: Queue { name, weight, limit: total_limit, limit_per_host: host_limit }, owner }
 }
 
 fn tells_of_schema(error: &StoreError) -> bool {

@@ -1,7 +1,7 @@
 //! Fire times, as every command shows them.
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::period::Period;
@@ -62,7 +62,7 @@ impl FireTime {
 pub(super) fn fires(schedule: &Schedule, period: Period, count: usize) -> (Vec<FireTime>, bool) {
     let mut fires = Vec::new();
     let mut after = period.before();
-    while let Some(fire) = schedule.next_fire(after).filter(|fire| period.has(fire.at)) {
+    while let Some(fire) = next_fire(schedule, after).filter(|fire| period.has(fire.at)) {
         if fires.len() == count {
             return (fires, true);
         }
@@ -70,6 +70,16 @@ pub(super) fn fires(schedule: &Schedule, period: Period, count: usize) -> (Vec<F
         fires.push(FireTime::new(&fire, schedule.zone()));
     }
     (fires, false)
+}
+
+/// The next fire, with what is to be said of the rest of the day that it is looked for on: a day that
+/// is excluded, or a time that the clock leaves out.
+pub(super) fn next_fire(schedule: &Schedule, after: Timestamp) -> Option<Fire> {
+    let fire = schedule.next_fire(after)?;
+    let today = after.to_zoned(schedule.zone().clone()).start_of_day().ok();
+    let since = today.and_then(|today| today.timestamp().checked_sub(SignedDuration::from_micros(1)).ok());
+    let of_day = since.and_then(|since| schedule.next_fire(since)).filter(|of_day| of_day.at == fire.at);
+    Some(of_day.unwrap_or(fire))
 }
 
 /// A line each, with a column for notes where there is one.

@@ -11,13 +11,17 @@ use super::{CliError, Exit, Global, Report, execution};
 use crate::bounds;
 use crate::engine::submit::submit;
 use crate::execution::{State, Trigger};
-use crate::job::{History, Name};
+use crate::job::{History, Job, Name};
+use crate::policy::{Policies, Queue};
 use crate::schedule::Schedule;
 use crate::store::{Enqueued, ExecutionRecord, JobRecord, NewExecution, Store};
 use crate::wire;
 
+mod backfill;
 mod explain;
+mod missed;
 mod next;
+mod pause;
 mod wait;
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +54,21 @@ pub(super) enum JobCommand {
         #[command(flatten)]
         wanted: Wanted,
     },
+    /// Fire nothing and start nothing of a job until it is resumed. What runs goes on.
+    Pause {
+        /// The job's name.
+        job: Name,
+        /// Why, for whoever looks at it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End the pause of a job: it fires from now on, and what waits goes on.
+    Resume {
+        /// The job's name.
+        job: Name,
+    },
+    /// Run a job for times of its schedule that have passed.
+    Backfill(backfill::Backfill),
     /// Explain in plain English when a job runs and how, and why it is not running right now.
     Explain {
         /// The job's name.
@@ -66,6 +85,9 @@ pub(super) async fn run(global: &Global, command: JobCommand) -> Result<Report, 
             run_job(&store, &job, args.as_ref(), unique_key.as_deref(), wait).await
         }
         JobCommand::Next { job, wanted } => next::next(&store, &job, &wanted).await,
+        JobCommand::Pause { job, reason } => pause::pause(&store, &job, reason.as_deref()).await,
+        JobCommand::Resume { job } => pause::resume(&store, &job).await,
+        JobCommand::Backfill(command) => backfill::backfill(&store, &command).await,
         JobCommand::Explain { job } => explain::explain(&store, &job).await,
     }
 }
@@ -81,14 +103,15 @@ async fn list(store: &Store) -> Result<Report, CliError> {
         return Ok(Report::new(&json!({ "jobs": [] }), text));
     }
     let text = table(
-        ["JOB", "PLUGIN", "HANDLER", "SCHEDULE", "NEXT", "LAST"],
+        ["JOB", "PLUGIN", "HANDLER", "QUEUE", "SCHEDULE", "NEXT", "LAST"],
         jobs.iter().map(|record| {
             let job = &record.job;
             let next = record.next_fire_at.filter(|_| firing(record).is_ok());
             let next = next.map_or_else(|| "-".to_owned(), |at| at.to_string());
             let last = record.last.map_or("-", |last| last.state.as_str());
             let (plugin, handler) = (job.plugin.to_string(), job.handler.clone());
-            [job.name.to_string(), plugin, handler, schedule(record), next, last.to_owned()]
+            let queue = queue_name(job).to_owned();
+            [job.name.to_string(), plugin, handler, queue, schedule(record), next, last.to_owned()]
         }),
     );
     let jobs = jobs.into_iter().map(wire::Job::from).collect::<Vec<_>>();
@@ -101,13 +124,18 @@ fn schedule(record: &JobRecord) -> String {
         Some(schedule) if !record.job.enabled => format!("disabled ({schedule})"),
         Some(schedule) if record.paused_at.is_some() => format!("paused ({schedule})"),
         Some(schedule) => schedule.to_string(),
-        None => "by hand".to_owned(),
+        None if record.paused_at.is_some() => "paused".to_owned(),
+        None => match &record.job.policies.after {
+            Some(after) => format!("after {}", names(&after.jobs)),
+            None => "by hand".to_owned(),
+        },
     }
 }
 
 async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
     let record = store.job(name).await?;
     let job = &record.job;
+    let policies = &job.policies;
     let at = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
     let lines = [
         ("name", job.name.to_string()),
@@ -116,6 +144,13 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
         ("args", job.args.to_string()),
         ("schedule", schedule(&record)),
         ("next fire", at(record.next_fire_at.filter(|_| firing(&record).is_ok()))),
+        ("paused", paused(&record)),
+        ("queue", queue_name(job).to_owned()),
+        ("priority", policies.priority.to_string()),
+        ("at once", concurrency(policies)),
+        ("rate", policies.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string())),
+        ("after", policies.after.as_ref().map_or_else(|| "-".to_owned(), |after| names(&after.jobs))),
+        ("on failure", policies.on_failure.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
         ("timeout", humantime::format_duration(job.timeout).to_string()),
         ("attempts", format!("at most {}", job.retry.max_attempts)),
         ("history", history(job.history)),
@@ -127,6 +162,29 @@ async fn show(store: &Store, name: &Name) -> Result<Report, CliError> {
     ];
     let text = lines.map(|(name, value)| format!("{name:15} {value}\n")).concat();
     Ok(Report::new(&wire::Job::from(record), text))
+}
+
+fn queue_name(job: &Job) -> &str {
+    job.policies.queue.as_ref().map_or(Queue::DEFAULT, Name::as_str)
+}
+
+fn names(jobs: &[Name]) -> String {
+    jobs.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn paused(record: &JobRecord) -> String {
+    let Some(at) = record.paused_at else { return "-".to_owned() };
+    let why = record.paused_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    format!("since {at}{why}")
+}
+
+fn concurrency(policies: &Policies) -> String {
+    let limits = policies.concurrency.as_ref();
+    let whole = limits.and_then(|limits| limits.limit).map(|limit| format!("at most {limit}"));
+    let key = limits.and_then(|limits| limits.per_key.as_ref());
+    let key = key.map(|key| format!("at most {} for each {}", key.limit, key.pointer));
+    let parts: Vec<String> = [whole, key].into_iter().flatten().collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }
 
 fn history(history: History) -> String {

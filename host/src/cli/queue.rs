@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::sentence::count;
+use super::sentence::{count, moment};
 use super::table::table;
 use super::{CliError, Global, Report};
 use crate::job::Name;
@@ -85,7 +85,7 @@ async fn list(store: &Store) -> Result<Report, CliError> {
         looks.iter().map(|look| {
             let paused = look.paused_at.map(|at| {
                 let why = look.paused_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-                format!("since {at}{why}")
+                format!("since {}{why}", moment(at))
             });
             [
                 look.queue.name.to_string(),
@@ -119,7 +119,7 @@ fn paused(look: &QueueLook, before: Option<Timestamp>) -> String {
     let QueueLook { queue, running, ready, .. } = look;
     if let Some(at) = before {
         let why = look.paused_reason.as_ref().map_or_else(String::new, |why| format!(", reason: {why}"));
-        return format!("Queue `{}` was paused already, since {at}{why}.", queue.name);
+        return format!("Queue `{}` was paused already, since {}{why}.", queue.name, moment(at));
     }
     let goes_on = match running {
         0 => "Nothing of it runs.".to_owned(),

@@ -89,7 +89,16 @@ fn next(command: &Next) -> Result<Report, CliError> {
         format!("it has no fire time from {}{until}", period.from)
     });
     let json = json!({ "fires": fires, "reason": reason, "meaning": sentences });
-    Ok(Report::new(&json, text(&schedule, &sentences, &fires, reason.as_deref(), more.then_some(count))))
+    Ok(Report::new(
+        &json,
+        text(
+            &schedule,
+            &sentences,
+            &fires,
+            reason.as_deref(),
+            (more && period.until.is_some()).then_some(count),
+        ),
+    ))
 }
 
 fn text(

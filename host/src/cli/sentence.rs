@@ -60,12 +60,22 @@ pub(super) fn local(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string()
 }
 
-/// For people: what a clock of the zone shows, the zone, and the same in UTC where that differs.
-pub(super) fn in_zone(time: Timestamp, zone: &TimeZone) -> String {
-    let shown = time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.f%:z");
+/// A time in UTC, as exact as anybody wants to read.
+pub(super) fn moment(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A time in UTC, and how far away it is.
+pub(super) fn dated(time: Timestamp, now: Timestamp) -> String {
+    format!("{} ({})", moment(time), from_now(time, now))
+}
+
+/// What a clock of the zone shows, the same in UTC where that differs, and how far away it is.
+pub(super) fn at_in_zone(time: Timestamp, zone: &TimeZone, now: Timestamp) -> String {
+    let shown = time.to_zoned(zone.clone()).strftime("%A %Y-%m-%d %H:%M:%S");
     match zone_name(zone) {
-        "UTC" => time.to_string(),
-        name => format!("{shown} {name} ({time})"),
+        "UTC" => format!("{shown} UTC ({})", from_now(time, now)),
+        name => format!("{shown} {name} ({}, {})", moment(time), from_now(time, now)),
     }
 }
 
@@ -77,7 +87,7 @@ pub(super) fn zone_name(zone: &TimeZone) -> &str {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Timestamp {
+    fn time(text: &str) -> Timestamp {
         text.parse().unwrap()
     }
 
@@ -89,21 +99,21 @@ mod tests {
 
     #[test]
     fn a_distance_is_as_exact_as_anybody_wants_to_read() {
-        let now = at("2026-03-01T00:00:00Z");
-        assert_eq!(from_now(at("2026-03-01T00:00:41.7Z"), now), "in 42s");
-        assert_eq!(from_now(at("2026-02-28T20:39:48Z"), now), "3h 20m ago");
-        assert_eq!(from_now(at("2026-03-04T05:06:07Z"), now), "in 3days 5h");
-        assert_eq!(from_now(at("2026-03-31T05:06:07Z"), now), "in 30d");
+        let now = time("2026-03-01T00:00:00Z");
+        assert_eq!(from_now(time("2026-03-01T00:00:41.7Z"), now), "in 42s");
+        assert_eq!(from_now(time("2026-02-28T20:39:48Z"), now), "3h 20m ago");
+        assert_eq!(from_now(time("2026-03-04T05:06:07Z"), now), "in 3days 5h");
+        assert_eq!(from_now(time("2026-03-31T05:06:07Z"), now), "in 30d");
         assert_eq!(from_now(now, now), "now");
     }
 
     #[test]
     fn a_time_is_shown_in_its_zone_and_in_utc() {
-        let time = at("2026-07-01T00:30:00Z");
+        let (time, now) = (time("2026-07-01T00:30:00.25Z"), time("2026-06-30T22:30:00Z"));
         assert_eq!(
-            in_zone(time, &TimeZone::get("Europe/Berlin").unwrap()),
-            "2026-07-01 02:30:00+02:00 Europe/Berlin (2026-07-01T00:30:00Z)"
+            at_in_zone(time, &TimeZone::get("Europe/Berlin").unwrap(), now),
+            "Wednesday 2026-07-01 02:30:00 Europe/Berlin (2026-07-01 00:30:00 UTC, in 2h)"
         );
-        assert_eq!(in_zone(time, &TimeZone::UTC), "2026-07-01T00:30:00Z");
+        assert_eq!(at_in_zone(time, &TimeZone::UTC, now), "Wednesday 2026-07-01 00:30:00 UTC (in 2h)");
     }
 }

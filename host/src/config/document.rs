@@ -44,11 +44,6 @@ impl<'a> Document<'a> {
         Self { file, source, lines, env, errors: RefCell::default() }
     }
 
-    /// The file, as it was named.
-    pub(super) fn file(&self) -> &Path {
-        self.file
-    }
-
     /// Parses the text as TOML. Where it is none, the rest is not worth reading.
     pub(super) fn parse(&self) -> Option<DeTable<'a>> {
         let (root, errors) = DeTable::parse_recoverable(self.source);

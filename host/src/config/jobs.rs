@@ -10,7 +10,7 @@ use super::places::{JobKey, JobPlaces, Places};
 use super::references::Names;
 use super::table::Table;
 use super::triggers::Links;
-use super::{LONGEST_TIMEOUT, Limits, PluginConfig, SHORTEST_TIMEOUT, history, policies, schedule, values};
+use super::{LONGEST_TIMEOUT, PluginConfig, SHORTEST_TIMEOUT, history, policies, schedule, values};
 use crate::job::{History, Job, Name, OnCrash};
 use crate::retry::{Backoff, RetryPolicy};
 
@@ -74,7 +74,7 @@ fn job(
     let policies = policies.policies(&table, place, links);
     let schedule = scheduled.and_then(|entry| schedule::schedule(name, &entry, names, calendars));
     let enabled = table.boolean("enabled").unwrap_or(true);
-    let timeout = limits.unwrap_or_else(Limits::default).timeout;
+    let timeout = limits.unwrap_or_default().timeout;
     let timeout = table.duration("timeout", timeout, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT);
     let retry = table.table("retry").map(retry).unwrap_or_default();
     let crash_choices = [("retry", OnCrash::Retry), ("fail", OnCrash::Fail)];

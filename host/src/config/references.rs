@@ -18,6 +18,9 @@ pub(super) struct Names {
     jobs: BTreeSet<Name>,
 }
 
+/// Who has more problems than this has made one mistake many times.
+const MOST_SUGGESTIONS: usize = 100;
+
 type Tables<'a> = [(Name, Table<'a>)];
 
 impl Names {
@@ -71,7 +74,9 @@ fn find(
 ) -> Option<Name> {
     let found = names.get(text.value());
     if found.is_none() {
-        let advice = match suggest::nearest(text.value(), names.iter().map(Name::as_str)) {
+        // Each search looks at all names, of which there may be as many as there are problems.
+        let candidates = names.iter().filter(|_| doc.error_count() < MOST_SUGGESTIONS);
+        let advice = match suggest::nearest(text.value(), candidates.map(Name::as_str)) {
             // Near names would tell what the variable's value looks like.
             _ if text.expanded => format!("add it under [{section}], or correct the variable"),
             Some(near) => format!("did you mean `{near}`?"),

@@ -1,3 +1,4 @@
+mod example;
 mod grants;
 mod policies;
 mod schedules;
@@ -373,6 +374,76 @@ fn a_plugins_configuration_becomes_dotted_keys_and_text() {
     assert_eq!(found, expected);
 }
 
+/// Keys whose values a message could show, with their tables.
+const TEXTS: &[(&str, &str)] = &[
+    ("host", "name"),
+    ("host", "owner"),
+    ("host", "data_dir"),
+    ("host", "listen"),
+    ("host", "concurrency"),
+    ("host", "drain_timeout"),
+    ("host", "session_timeout"),
+    ("store", "url"),
+    ("store", "max_connections"),
+    ("store", "pooler"),
+    ("store", "history"),
+    ("store.history", "keep"),
+    ("store.history", "last"),
+    ("databases.d", "url"),
+    ("databases.d", "acquire_timeout"),
+    ("databases.d", "max_size"),
+    ("plugins.p", "jobs"),
+    ("plugins.p", "config"),
+    ("plugins.p.limits", "memory"),
+    ("plugins.p.limits", "timeout"),
+    ("plugins.p", "databases"),
+    ("jobs.j", "plugin"),
+    ("jobs.j", "schedule"),
+    ("jobs.j.schedule", "cron"),
+    ("jobs.j.schedule", "every"),
+    ("jobs.j.schedule", "at"),
+    ("jobs.j.schedule", "timezone"),
+    ("jobs.j", "enabled"),
+    ("jobs.j", "on_crash"),
+    ("jobs.j", "retry"),
+    ("jobs.j.schedule", "every_after"),
+    ("jobs.j.schedule", "anchor"),
+    ("jobs.j.schedule", "jitter"),
+    ("jobs.j.schedule", "gap"),
+    ("jobs.j.schedule", "overlap"),
+    ("jobs.j.schedule", "not_before"),
+    ("jobs.j.schedule", "not_after"),
+    ("jobs.j.schedule", "calendars"),
+    ("jobs.j.schedule", "when_excluded"),
+    ("jobs.j", "queue"),
+    ("jobs.j", "priority"),
+    ("jobs.j", "concurrency"),
+    ("jobs.j.concurrency", "limit"),
+    ("jobs.j.concurrency", "key"),
+    ("jobs.j.concurrency", "limit_per_key"),
+    ("jobs.j.concurrency", "when_full"),
+    ("jobs.j", "rate"),
+    ("jobs.j", "after"),
+    ("jobs.j.after", "jobs"),
+    ("jobs.j.after", "when"),
+    ("jobs.j", "on_failure"),
+    ("jobs.j", "catch_up"),
+    ("jobs.j.catch_up", "mode"),
+    ("jobs.j.catch_up", "window"),
+    ("jobs.j.catch_up", "max"),
+    ("jobs.j", "cancel_grace"),
+    ("queues.q", "weight"),
+    ("queues.q", "limit"),
+    ("queues.q", "limit_per_host"),
+    ("calendars.c", "exclude"),
+    ("calendars.c", "exclude_weekdays"),
+    ("calendars.c", "include"),
+    ("calendars.c", "include_weekdays"),
+    ("jobs.j.retry", "backoff"),
+    ("jobs.j.retry", "initial"),
+    ("jobs.j.retry", "jitter"),
+];
+
 #[test]
 fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
     let config = valid(&format!(
@@ -382,70 +453,7 @@ fn neither_messages_nor_debug_output_show_what_the_environment_holds() {
     let shown = format!("{config:?}");
     assert!(shown.contains("postgres://app@db.example/app") && !shown.contains("hunter2"), "{shown}");
 
-    let keys = ["name", "owner", "data_dir", "listen", "concurrency", "drain_timeout", "session_timeout"];
-    let keys = keys.map(|key| ("host", key));
-    let others = [
-        ("store", "url"),
-        ("store", "max_connections"),
-        ("store", "pooler"),
-        ("store", "history"),
-        ("store.history", "keep"),
-        ("store.history", "last"),
-        ("databases.d", "url"),
-        ("databases.d", "acquire_timeout"),
-        ("databases.d", "max_size"),
-        ("plugins.p", "jobs"),
-        ("plugins.p", "config"),
-        ("plugins.p.limits", "memory"),
-        ("plugins.p.limits", "timeout"),
-        ("plugins.p", "databases"),
-        ("jobs.j", "plugin"),
-        ("jobs.j", "schedule"),
-        ("jobs.j.schedule", "cron"),
-        ("jobs.j.schedule", "every"),
-        ("jobs.j.schedule", "at"),
-        ("jobs.j.schedule", "timezone"),
-        ("jobs.j", "enabled"),
-        ("jobs.j", "on_crash"),
-        ("jobs.j", "retry"),
-        ("jobs.j.schedule", "every_after"),
-        ("jobs.j.schedule", "anchor"),
-        ("jobs.j.schedule", "jitter"),
-        ("jobs.j.schedule", "gap"),
-        ("jobs.j.schedule", "overlap"),
-        ("jobs.j.schedule", "not_before"),
-        ("jobs.j.schedule", "not_after"),
-        ("jobs.j.schedule", "calendars"),
-        ("jobs.j.schedule", "when_excluded"),
-        ("jobs.j", "queue"),
-        ("jobs.j", "priority"),
-        ("jobs.j", "concurrency"),
-        ("jobs.j.concurrency", "limit"),
-        ("jobs.j.concurrency", "key"),
-        ("jobs.j.concurrency", "limit_per_key"),
-        ("jobs.j.concurrency", "when_full"),
-        ("jobs.j", "rate"),
-        ("jobs.j", "after"),
-        ("jobs.j.after", "jobs"),
-        ("jobs.j.after", "when"),
-        ("jobs.j", "on_failure"),
-        ("jobs.j", "catch_up"),
-        ("jobs.j.catch_up", "mode"),
-        ("jobs.j.catch_up", "window"),
-        ("jobs.j.catch_up", "max"),
-        ("jobs.j", "cancel_grace"),
-        ("queues.q", "weight"),
-        ("queues.q", "limit"),
-        ("queues.q", "limit_per_host"),
-        ("calendars.c", "exclude"),
-        ("calendars.c", "exclude_weekdays"),
-        ("calendars.c", "include"),
-        ("calendars.c", "include_weekdays"),
-        ("jobs.j.retry", "backoff"),
-        ("jobs.j.retry", "initial"),
-        ("jobs.j.retry", "jitter"),
-    ];
-    for (table, key) in keys.into_iter().chain(others) {
+    for (table, key) in TEXTS {
         for value in ["\"${SECRET_URL}\"", "[\"${SECRET}\"]"] {
             let shown = errors(&format!("[{table}]\n{key} = {value}")).join("\n");
             assert!(!shown.contains("hunter2"), "{table} {key}: {shown}");
@@ -549,90 +557,6 @@ fn arguments_that_do_not_fit_are_reported_at_their_place_and_without_secrets() {
     );
 }
 
-/// The example with every setting in use.
-fn uncommented() -> String {
-    let setting = |line: &str| match line.strip_prefix('#') {
-        Some(setting) if !setting.starts_with(' ') => setting.to_owned() + "\n",
-        _ => line.to_owned() + "\n",
-    };
-    EXAMPLE.lines().map(setting).collect()
-}
-
-fn settings(config: &Config) -> String {
-    let Config { path: _, host, store, databases, plugins, queues, jobs, places: _ } = config;
-    format!("{host:#?}\n{store:#?}\n{databases:#?}\n{plugins:#?}\n{queues:#?}\n{jobs:#?}")
-}
-
-#[test]
-fn the_example_as_it_is_written_is_a_host_without_jobs() {
-    assert_eq!(settings(&valid(EXAMPLE)), settings(&valid("")));
-}
-
-#[test]
-fn the_example_shows_every_key_and_its_true_default() {
-    // What the text of the example calls an example or needed.
-    let examples = [
-        "name",
-        "owner",
-        "listen",
-        "component",
-        "config",
-        "plugin",
-        "handler",
-        "args",
-        "schedule",
-        "max_size",
-        "statement_timeout",
-        "max_bytes",
-        "max_running_statements",
-        "concurrency = { limit",
-        "rate",
-        "on_failure",
-        "after",
-        "limit",
-        "limit_per_host",
-        "exclude",
-        "exclude_weekdays",
-        "include",
-        "include_weekdays",
-    ];
-    let is_example = |line: &str| {
-        examples.iter().any(|key| line.starts_with(&format!("{key} = ")))
-            || line.starts_with("url = \"${APP")
-            || line.starts_with('[')
-            || line.starts_with('#')
-    };
-    let all = uncommented();
-    let needed: String =
-        all.lines().filter(|line| is_example(line)).map(|line| line.to_owned() + "\n").collect();
-    assert!(needed.len() < all.len());
-    let config = valid(&all);
-    assert_eq!(settings(&config), settings(&valid(&needed)));
-    assert_eq!((config.databases.len(), config.plugins.len(), config.jobs.len()), (1, 1, 2));
-    assert_eq!(config.queues[&name("default")].limit_per_host, Some(16));
-    assert!(config.jobs[&name("session-cleanup")].schedule.is_some());
-
-    // The reader lists the keys that it knows beside one that it does not: all are there.
-    let grant = "[plugins.maintenance.databases]";
-    let others = ["jobs.session-cleanup", "queues.default", "calendars.business-days"];
-    for table in ["host", "store", "databases.app", "plugins.maintenance", grant].into_iter().chain(others) {
-        let header = format!("[{table}]\n");
-        let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));
-        let message = errors(&unknown).into_iter().find(|message| message.contains("zzzzzzzz"));
-        let message = message.expect("an unknown key is reported");
-        let known = message.split("known here: ").nth(1).expect("no known key is near");
-        for key in known.split('`').skip(1).step_by(2) {
-            assert!(
-                all.contains(&format!("\n{key} = "))
-                    || all.contains(&format!(".{key}]"))
-                    // PostgreSQL's own, which the text explains.
-                    || (table == grant && all.contains(&format!("`{key} = \"…\"`"))),
-                "`{key}` of [{table}] is not in the example"
-            );
-        }
-    }
-}
-
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text: String) {
@@ -643,7 +567,7 @@ proptest! {
     fn no_bytes_in_the_place_of_others_make_the_reader_panic(
         at: prop::sample::Index, length in 0usize..20, bytes: Vec<u8>
     ) {
-        let mut text = uncommented().into_bytes();
+        let mut text = example::uncommented().into_bytes();
         let at = at.index(text.len());
         let end = (at + length).min(text.len());
         text.splice(at..end, bytes);
@@ -662,7 +586,7 @@ proptest! {
             "\"[0-9]{1,21} ?[a-zA-Zµ]{0,4}\"",
         ],
     ) {
-        let all = uncommented();
+        let all = example::uncommented();
         let settings: Vec<&str> = all.lines().filter(|line| line.contains(" = ")).collect();
         let old = settings[line.index(settings.len())];
         let key = old.split(" = ").next().unwrap();

@@ -71,6 +71,7 @@ impl Queues {
         let record = name.map(|name| QueueRecord {
             id: QueueId::DEFAULT,
             name,
+            owner: String::new(),
             weight: 1,
             total_limit: None,
             host_limit: None,
@@ -227,6 +228,7 @@ mod tests {
         let records = weights.iter().enumerate().map(|(at, weight)| QueueRecord {
             id: QueueId(i32::try_from(at).unwrap()),
             name: Name::new(format!("q{at}")).unwrap(),
+            owner: String::new(),
             weight: *weight,
             total_limit: None,
             host_limit: None,

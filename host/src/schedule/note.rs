@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
+use jiff::{SignedDuration, Timestamp};
 
 use super::interval::Interval;
 use super::pattern::Pattern;
@@ -108,7 +108,11 @@ impl Schedule {
             notes.push(Note::Repeated { first: first == nominal, both });
         }
         if let Some(days) = &self.days {
-            notes.extend(self.note_of_days(days, after, clock.date(), |from| pattern.next_date(from)));
+            let now = wall::clock(&self.zone, after);
+            let second = SignedDuration::from_secs(1);
+            let later_that_day = now.time().checked_add(second).ok().and_then(|from| pattern.next_time(from));
+            let since = if later_that_day.is_some() { Some(now.date()) } else { now.date().tomorrow().ok() };
+            notes.extend(self.note_of_days(days, since, clock.date(), |from| pattern.next_date(from)));
         }
         notes
     }
@@ -139,8 +143,8 @@ impl Schedule {
             let start = wall::before(wall::start_of(&self.zone, from)?)?;
             Some(wall::clock(&self.zone, interval.next_after(start)?).date())
         };
-        let date = wall::clock(&self.zone, nominal).date();
-        self.note_of_days(days, after, date, on).into_iter().collect()
+        let date = |time: Timestamp| wall::clock(&self.zone, time).date();
+        self.note_of_days(days, interval.next_after(after).map(date), date(nominal), on).into_iter().collect()
     }
 
     /// The day that `at` was written for, where it was moved.
@@ -157,12 +161,12 @@ impl Schedule {
         calendar.map(|calendar| calendar.name.clone()).unwrap_or_default()
     }
 
-    /// What calendars did between `after` and a fire on `date`. `next` is the first date that is
-    /// not before another and has fires, whether it is allowed or not.
+    /// What calendars did from `since` on to a fire on `date`. `next` is the first date that is not
+    /// before another and has fires, whether it is allowed or not.
     fn note_of_days(
         &self,
         days: &Days,
-        after: Timestamp,
+        since: Option<Date>,
         date: Date,
         next: impl Fn(Date) -> Option<Date>,
     ) -> Option<Note> {
@@ -173,7 +177,7 @@ impl Schedule {
         }
         let mut first = None;
         let mut count = 0;
-        let mut day = wall::clock(&self.zone, after).date().tomorrow().ok()?;
+        let mut day = since?;
         while let Some(with_fires) = next(day).filter(|day| *day < date && count < MOST_STEPS) {
             if !days.allows(with_fires) {
                 first.get_or_insert(with_fires);

@@ -72,9 +72,13 @@ async fn pass(
     let jobs = load_jobs(tx, gates.iter().map(|gate| gate.job)).await?;
     let mut look = Look::default();
     for gate in gates {
-        // A job that is gone, or paused in the meantime: whoever resumes it sets the mark again.
-        let Some(loaded) = jobs.get(&gate.job).filter(|loaded| !loaded.facts.paused) else { continue };
+        let Some(loaded) = jobs.get(&gate.job) else { continue };
         match gate.stage {
+            Stage::After if loaded.facts.paused => {
+                follow::pass_while_paused(store, tx, loaded, &mut look.then).await?;
+            }
+            // Whoever resumes the job sets the mark again.
+            _ if loaded.facts.paused => {}
             Stage::After => follow::pass(store, tx, loaded, &mut look.then).await?,
             Stage::Key => pass_key(tx, loaded, gate, &mut look).await?,
             Stage::Job => pass_job(tx, loaded, gate, &mut look).await?,

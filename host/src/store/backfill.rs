@@ -55,7 +55,7 @@ impl Store {
     ) -> Result<Vec<(Timestamp, BackfillFate)>, StoreError> {
         let mut phase = self.begin(PhaseName::Jobs).await?;
         let tx = phase.tx();
-        let (row, definition, mut fates) = fates(self, tx, job, from, until, again).await?;
+        let (row, definition, mut fates) = fates(tx, job, from, until, again).await?;
         make(self, tx, &row, &definition, &mut fates).await?;
         phase.commit().await?;
         Ok(fates)
@@ -73,7 +73,7 @@ impl Store {
         again: bool,
     ) -> Result<Vec<(Timestamp, BackfillFate)>, StoreError> {
         let mut phase = self.begin(PhaseName::Jobs).await?;
-        let (_, _, fates) = fates(self, phase.tx(), job, from, until, again).await?;
+        let (_, _, fates) = fates(phase.tx(), job, from, until, again).await?;
         Ok(fates)
     }
 }
@@ -90,14 +90,13 @@ type Fates = Vec<(Timestamp, BackfillFate)>;
 
 /// The job, locked so that two backfills at once do not make the same, and its times.
 async fn fates(
-    store: &Store,
     tx: &mut PhaseTx,
     name: &Name,
     from: Timestamp,
     until: Timestamp,
     again: bool,
 ) -> Result<(JobToChange, Job, Fates), StoreError> {
-    let row = job_to_change(store, tx, name).await?;
+    let row = job_to_change(tx, name).await?;
     row.check_not_retired("backfill")?;
     let job = row.job()?;
     check_period(from, until, row.now.0)?;

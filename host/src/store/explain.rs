@@ -217,7 +217,11 @@ impl Store {
         let before: Option<Option<Time>> = on_engine!(tx, sql, conn => {
             sqlx::query_scalar(sql::QUEUE_TO_CHANGE).bind(name.as_str()).fetch_optional(conn).await?
         });
-        let Some(before) = before else { return Err(self.unknown_queue(name).await?) };
+        let Some(before) = before else {
+            // There may be no other connection to ask with.
+            drop(phase);
+            return Err(self.unknown_queue(name).await?);
+        };
         on_engine!(tx, sql, conn => {
             sqlx::query(sql::PAUSE_QUEUE)
                 .bind(now)
@@ -240,7 +244,11 @@ impl Store {
         let before: Option<Option<Time>> = on_engine!(tx, sql, conn => {
             sqlx::query_scalar(sql::QUEUE_TO_CHANGE).bind(name.as_str()).fetch_optional(conn).await?
         });
-        let Some(before) = before else { return Err(self.unknown_queue(name).await?) };
+        let Some(before) = before else {
+            // There may be no other connection to ask with.
+            drop(phase);
+            return Err(self.unknown_queue(name).await?);
+        };
         on_engine!(tx, sql, conn => {
             sqlx::query(sql::RESUME_QUEUE).bind(name.as_str()).execute(conn).await?;
         });
@@ -391,6 +399,7 @@ row! {
     struct QueueLookRow {
         id: i32,
         name: String,
+        owner: String,
         weight: i32,
         total_limit: Option<i32>,
         host_limit: Option<i32>,
@@ -409,6 +418,7 @@ impl QueueLookRow {
             queue: QueueRecord {
                 id: QueueId(self.id),
                 name: stored_name(&self.name)?,
+                owner: self.owner,
                 weight: from_count(self.weight)?.max(1),
                 total_limit: limit(self.total_limit)?,
                 host_limit: limit(self.host_limit)?,

@@ -89,6 +89,43 @@ pub(super) async fn pass(
     }
 }
 
+/// Of the ends that would trigger a job that is paused, the newest of each job stays, for when it is
+/// resumed; for the others it does not run, which is put on record: it is not to be flooded then.
+pub(super) async fn pass_while_paused(
+    store: &Store,
+    tx: &mut PhaseTx,
+    loaded: &LoadedJob,
+    then: &mut Then,
+) -> Result<(), StoreError> {
+    let Ok(job) = &loaded.job else { return Ok(()) };
+    let after = job.policies.after.as_ref();
+    let by_any = job.schedule.is_none() && after.is_some_and(|after| after.when == When::Any);
+    for (kind, each) in [(Follows::Failure, true), (Follows::Success, by_any)] {
+        let latest = latest(tx, loaded.facts.id, kind).await?;
+        let is_latest = |signal: &SignalRow| latest.iter().any(|latest| latest.id == signal.id);
+        let signals = if each { oldest(tx, loaded.facts.id, kind).await? } else { Vec::new() };
+        for signal in signals.iter().filter(|signal| !is_latest(signal)) {
+            let id = make(store, tx, loaded, job, kind, std::slice::from_ref(signal)).await?;
+            let why = "the job is paused, and a later end of the same job will run it when it is resumed";
+            let ended = end_unstarted(tx, &[(id.execution, 0)], Unstarted::Skipped, why).await?;
+            then.gates.extend(ended);
+            then.skipped += 1;
+        }
+        on_engine!(tx, sql, conn => {
+            sqlx::query(sql::FORGET_OLD_SIGNALS)
+                .bind(loaded.facts.id)
+                .bind(kind.as_str())
+                .bind(if signals.len() == BATCH as usize { signals.last().map_or(0, |last| last.id) } else { i64::MAX })
+                .execute(conn)
+                .await?;
+        });
+        if signals.len() == BATCH as usize {
+            then.gates.push(Gate::of_after(loaded.facts.id));
+        }
+    }
+    Ok(())
+}
+
 /// A fire that waits for others goes on once they have succeeded. Of several that wait the newest
 /// does, unless the job catches up with all of them: the others would run one after the other on
 /// the same data.
@@ -102,7 +139,7 @@ async fn let_go(
     let id = loaded.facts.id;
     on_engine!(tx, sql, conn => {
         let kind = Follows::Success.as_str();
-        sqlx::query(sql::FORGET_OLD_SIGNALS).bind(id).bind(kind).execute(conn).await?;
+        sqlx::query(sql::FORGET_OLD_SIGNALS).bind(id).bind(kind).bind(i64::MAX).execute(conn).await?;
     });
     let keeps_all = job.policies.catch_up.mode == CatchUpMode::All;
     let mut waiting = blocked(tx, id, "after", "", super::admission::BATCH).await?;
@@ -142,17 +179,23 @@ async fn skip_older(
 
 /// The newest word of each job that this one comes after, where it is enough.
 async fn complete(tx: &mut PhaseTx, job: i32, when: When) -> Result<Option<Vec<SignalRow>>, StoreError> {
-    let kind = Follows::Success.as_str();
-    let (upstreams, latest): (Vec<i32>, Vec<SignalRow>) = on_engine!(tx, sql, conn => (
-        sqlx::query_scalar(sql::UPSTREAMS).bind(job).bind(kind).fetch_all(&mut *conn).await?,
-        sqlx::query_as(sql::LATEST_SIGNALS).bind(job).bind(kind).fetch_all(conn).await?,
-    ));
+    let kind = Follows::Success;
+    let upstreams: Vec<i32> = on_engine!(tx, sql, conn => {
+        sqlx::query_scalar(sql::UPSTREAMS).bind(job).bind(kind.as_str()).fetch_all(conn).await?
+    });
+    let latest = latest(tx, job, kind).await?;
     let told = |upstream: &i32| latest.iter().any(|signal| signal.upstream_id == *upstream);
     let enough = match when {
         When::All => !upstreams.is_empty() && upstreams.iter().all(told),
         When::Any => upstreams.iter().any(told),
     };
     Ok(enough.then_some(latest))
+}
+
+async fn latest(tx: &mut PhaseTx, job: i32, kind: Follows) -> Result<Vec<SignalRow>, StoreError> {
+    Ok(on_engine!(tx, sql, conn => {
+        sqlx::query_as(sql::LATEST_SIGNALS).bind(job).bind(kind.as_str()).fetch_all(conn).await?
+    }))
 }
 
 async fn oldest(tx: &mut PhaseTx, job: i32, kind: Follows) -> Result<Vec<SignalRow>, StoreError> {
@@ -193,7 +236,7 @@ async fn trigger_each(
     forget(tx, loaded.facts.id, kind, last).await
 }
 
-/// Makes an execution that follows these ends, and is told of them in its arguments.
+/// Has the job run after these ends.
 async fn trigger(
     store: &Store,
     tx: &mut PhaseTx,
@@ -207,6 +250,21 @@ async fn trigger(
     if !job.enabled {
         return Ok(());
     }
+    let placement = make(store, tx, loaded, job, kind, signals).await?;
+    then.gates.extend(place_and_mark(tx, &[placement]).await?);
+    then.triggered += 1;
+    Ok(())
+}
+
+/// Makes an execution that follows these ends, and is told of them in its arguments.
+async fn make(
+    store: &Store,
+    tx: &mut PhaseTx,
+    loaded: &LoadedJob,
+    job: &Job,
+    kind: Follows,
+    signals: &[SignalRow],
+) -> Result<Placement, StoreError> {
     let bound = tx.now;
     let now: Time = on_engine!(tx, sql, conn => {
         sqlx::query_scalar(sql::NOW).bind(bound).fetch_one(conn).await?
@@ -229,10 +287,7 @@ async fn trigger(
     };
     insert_executions(tx, &[row]).await?;
     let hold = if loaded.facts.gated { Hold::Permit } else { Hold::None };
-    let placement = Placement { execution: id, job: loaded.facts, due: now, attempt: 0, limit_key, hold };
-    then.gates.extend(place_and_mark(tx, &[placement]).await?);
-    then.triggered += 1;
-    Ok(())
+    Ok(Placement { execution: id, job: loaded.facts, due: now, attempt: 0, limit_key, hold })
 }
 
 async fn ends(tx: &mut PhaseTx, signals: &[SignalRow]) -> Result<Vec<EndRow>, StoreError> {

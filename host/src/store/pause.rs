@@ -48,7 +48,7 @@ impl Store {
     pub async fn pause_job(&self, name: &Name, reason: Option<&str>) -> Result<bool, StoreError> {
         let mut is_new = false;
         let mut phase = self.begin(PhaseName::Jobs).await?;
-        let row = job_to_change(self, phase.tx(), name).await?;
+        let row = job_to_change(phase.tx(), name).await?;
         row.check_not_retired("pause")?;
         is_new |= row.paused_at.is_none();
         let tx = phase.tx();
@@ -61,7 +61,7 @@ impl Store {
         while moved >= BATCH {
             let mut phase = self.begin(PhaseName::Jobs).await?;
             // Somebody may have resumed it meanwhile.
-            if job_to_change(self, phase.tx(), name).await?.paused_at.is_none() {
+            if job_to_change(phase.tx(), name).await?.paused_at.is_none() {
                 break;
             }
             moved = set_aside(phase.tx(), row.id).await?;
@@ -81,7 +81,7 @@ impl Store {
         let (id, resumed) = loop {
             let mut phase = self.begin(PhaseName::Jobs).await?;
             let tx = phase.tx();
-            let row = job_to_change(self, tx, name).await?;
+            let row = job_to_change(tx, name).await?;
             row.check_not_retired("resume")?;
             let Some(paused_at) = row.paused_at else {
                 let next_fire_at = row.fire_at.map(|at| at.0);
@@ -141,18 +141,18 @@ impl JobToChange {
 }
 
 /// The job of this name, locked until the end of the transaction.
-pub(super) async fn job_to_change(
-    store: &Store,
-    tx: &mut PhaseTx,
-    name: &Name,
-) -> Result<JobToChange, StoreError> {
+pub(super) async fn job_to_change(tx: &mut PhaseTx, name: &Name) -> Result<JobToChange, StoreError> {
     let now = tx.now;
     let row: Option<JobToChange> = on_engine!(tx, sql, conn => {
         sqlx::query_as(sql::JOB_TO_CHANGE).bind(now).bind(name.as_str()).fetch_optional(conn).await?
     });
     match row {
         Some(row) => Ok(row),
-        None => Err(store.unknown_job(name).await?),
+        // On this connection: a command has no other one.
+        None => Err(StoreError::UnknownJob {
+            name: name.clone(),
+            known: on_engine!(tx, sql, conn => sqlx::query_scalar(sql::JOB_NAMES).fetch_all(conn).await?),
+        }),
     }
 }
 

@@ -5,6 +5,8 @@
 //! next round begins there. What is decided by is the execution's final completion: one that has
 //! none is never removed.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -61,20 +63,20 @@ pub enum Pruned {
 }
 
 impl Store {
-    /// The histories of all jobs, retired ones included; `known` are those of the round before.
+    /// The histories of all jobs that have one, retired ones included; `known` are those of the round before.
     ///
     /// # Errors
     /// Where the store fails.
     pub async fn job_histories(&self, known: &[JobHistory]) -> Result<Vec<JobHistory>, StoreError> {
         let (rows, now): (Vec<JobRow>, Time) = on_read!(self, sql, conn => (
-            sqlx::query_as(sql::ALL_JOB_SPECS).fetch_all(&mut *conn).await?,
+            sqlx::query_as(sql::JOBS_WITH_HISTORY).fetch_all(&mut *conn).await?,
             sqlx::query_scalar(sql::NOW).bind(self.now()).fetch_one(conn).await?,
         ));
+        let floors: HashMap<i32, Uuid> = known.iter().map(|known| (known.job, known.floor)).collect();
         let histories = rows.into_iter().filter_map(|row| {
             // A definition that this binary cannot read may ask for what it does not know.
             let history = row.job().ok()?.history;
-            let floor =
-                known.iter().find(|known| known.job == row.id).map_or(Uuid::nil(), |known| known.floor);
+            let floor = floors.get(&row.id).copied().unwrap_or(Uuid::nil());
             let job = row.id;
             Some(JobHistory { job, history, floor, from: floor, left: None, surplus: None, now: now.0 })
         });

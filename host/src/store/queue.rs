@@ -21,6 +21,8 @@ pub struct QueueRecord {
     pub id: QueueId,
     /// Its name.
     pub name: Name,
+    /// Whose definition it is; empty where nobody's file names it.
+    pub owner: String,
     /// Its part of a host's slots where several queues have something to run.
     pub weight: u32,
     /// How many executions run at once over all hosts.
@@ -35,6 +37,7 @@ row! {
     struct QueueRow {
         id: i32,
         name: String,
+        owner: String,
         weight: i32,
         total_limit: Option<i32>,
         host_limit: Option<i32>,
@@ -61,6 +64,7 @@ impl QueueRow {
         Ok(QueueRecord {
             id: QueueId(self.id),
             name: stored_name(&self.name)?,
+            owner: self.owner,
             weight: super::row::from_count(self.weight)?.max(1),
             total_limit: count(self.total_limit)?,
             host_limit: count(self.host_limit)?,

@@ -90,6 +90,18 @@ pub enum Op {
         attempt: usize,
         state: usize,
     },
+    /// An execution, and the next ones.
+    Cancel {
+        execution: usize,
+        more: usize,
+        reason: usize,
+    },
+    /// What a host does about requests, in the name of a session.
+    Settle(usize),
+    Repeat {
+        execution: usize,
+        even_succeeded: bool,
+    },
 }
 
 /// What becomes of a START once it has claimed.
@@ -166,6 +178,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (pick(), 0..3_usize, end(), prop::option::weighted(0.1, pick()))
             .prop_map(|(attempt, more, end, session)| Op::Complete { attempt, more, end, session }),
         5 => records(),
+        6 => ending(),
     ]
 }
 
@@ -225,6 +238,16 @@ fn records() -> impl Strategy<Value = Op> {
             total
         }),
         (pick(), 0..8_usize).prop_map(|(attempt, state)| Op::Checkpoint { attempt, state }),
+    ]
+}
+
+fn ending() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (pick(), 0..2_usize, 0..8_usize)
+            .prop_map(|(execution, more, reason)| Op::Cancel { execution, more, reason }),
+        2 => session().prop_map(Op::Settle),
+        2 => (pick(), any::<bool>())
+            .prop_map(|(execution, even_succeeded)| Op::Repeat { execution, even_succeeded }),
     ]
 }
 

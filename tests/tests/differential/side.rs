@@ -9,7 +9,8 @@ use innkeeper::job::{History, Job, Name, OnCrash};
 use innkeeper::retry::{Backoff, RetryPolicy};
 use innkeeper::schedule::{Schedule, Spec};
 use innkeeper::store::{
-    BackfillFate, ExecutionFilter, Holder, NewExecution, NewSession, PhaseName, SessionId, Store, StoreError,
+    BackfillFate, ExecutionFilter, Holder, NewExecution, NewSession, PhaseName, Repeated, SessionId, Store,
+    StoreError,
 };
 use innkeeper_tests::clock::TestClock;
 use innkeeper_tests::database::TestDatabase;
@@ -180,6 +181,21 @@ impl<'a> Side<'a> {
                 let Some(holder) = self.holder(*attempt) else { return Ok(nothing()) };
                 self.store.save_checkpoint(holder, &value(*state)).await.map(done)
             }
+            Op::Cancel { execution, more, reason } => {
+                let ids: Vec<Uuid> =
+                    (0..=*more).filter_map(|next| self.execution(execution + next)).collect();
+                let results = self.store.cancel(&ids, &words(*reason)).await?;
+                Ok(self.rename(&results))
+            }
+            Op::Settle(session) => self.settle(*session).await,
+            Op::Repeat { execution, even_succeeded } => {
+                let Some(id) = self.execution(*execution) else { return Ok(nothing()) };
+                let repeated = self.store.repeat(id, *even_succeeded).await?;
+                if let Repeated::As(new) = repeated {
+                    self.executions.push(new);
+                }
+                Ok(self.rename(&repeated))
+            }
         }
     }
 
@@ -292,6 +308,20 @@ impl<'a> Side<'a> {
         Ok(if is_late { LATE.to_owned() } else { format!("{recordings:?}") })
     }
 
+    /// What a host reads of the requests, and what becomes of those that nothing runs for.
+    async fn settle(&mut self, session: usize) -> Result<String, StoreError> {
+        let Some(session) = self.session(session) else { return Ok(nothing()) };
+        let mut answers = Vec::new();
+        for request in self.store.cancel_requests(self.sessions[session].id, 100).await? {
+            let settled = match request.lease {
+                None => Some(self.store.settle_request(&request).await?),
+                Some(_) => None,
+            };
+            answers.push((request.execution, request.reason, settled));
+        }
+        Ok(self.rename(&answers))
+    }
+
     /// What people see of the store: jobs, plugins, and every execution in every state.
     pub async fn view(&self) -> Vec<String> {
         let mut view = vec![
@@ -317,6 +347,12 @@ impl<'a> Side<'a> {
     fn session(&self, pick: usize) -> Option<usize> {
         let back = pick.checked_rem(self.sessions.len())?;
         Some(self.sessions.len() - 1 - back)
+    }
+
+    /// Counted from the newest.
+    fn execution(&self, pick: usize) -> Option<Uuid> {
+        let back = pick.checked_rem(self.executions.len())?;
+        Some(self.executions[self.executions.len() - 1 - back])
     }
 
     fn holder(&self, pick: usize) -> Option<Holder> {

@@ -152,7 +152,7 @@ impl Tables {
         for (table, rows) in &mut self.0 {
             for (column, value) in rows.iter_mut().flatten() {
                 let names = match (table.as_str(), column.as_str()) {
-                    (_, "execution_id") | ("execution", "id") => executions,
+                    (_, "execution_id") | ("execution", "id" | "retry_of") => executions,
                     (_, "session_id") | ("host_session", "id") => &sessions,
                     (_, "lease" | "lease_floor") => &leases,
                     (_, "job_id") | ("job", "id") => &jobs,

@@ -43,7 +43,8 @@ pub(super) async fn explain(store: &Store, name: &Name) -> Result<Report, CliErr
     let now = crate::clock::now();
     let scene = scene(store, &record, now).await?;
     let right_now = now::facts(&scene);
-    let schedule = rules::schedule(&record, now);
+    let schedule = rules::schedule(&record, &scene.look);
+    let next = rules::next(&record, now).map(|(fire, _)| fire).ok();
     let executions = rules::executions(&record.job, scene.queue.as_ref());
     let follows = rules::follows(&record.job, &scene.look);
     let owner = &record.owner;
@@ -69,6 +70,7 @@ pub(super) async fn explain(store: &Store, name: &Name) -> Result<Report, CliErr
         "plugin": record.job.plugin,
         "handler": record.job.handler,
         "owner": owner,
+        "next": next,
         "now": right_now,
         "schedule": schedule,
         "executions": executions,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::firing;
+use super::missed::{Missed, missed};
 use crate::cli::fires::{FireTime, Wanted, cut, fires, lines};
 use crate::cli::sentence::span;
 use crate::cli::{CliError, Report};
@@ -20,19 +21,36 @@ pub(super) async fn next(store: &Store, name: &Name, wanted: &Wanted) -> Result<
     let now = crate::clock::now();
     let period = wanted.period(schedule.zone(), now)?;
     let count = wanted.count();
-    let (fires, more) = match schedule.every_after() {
-        None => fires(schedule, period, count),
-        Some(_) => match paced(&record, schedule) {
-            Ok(fire) => (vec![fire], false),
+    // What is due already belongs to now, not to a period that somebody asks for.
+    let missed = if wanted.from.is_none() { missed(&record, schedule, now) } else { Missed::default() };
+    let mut known = missed.run;
+    let mut more = false;
+    match schedule.every_after() {
+        None => {
+            let later = fires(schedule, period, count.saturating_sub(known.len()));
+            more = later.1;
+            known.extend(later.0);
+        }
+        Some(_) if known.is_empty() => match paced(&record, schedule) {
+            Ok(fire) => known.push(fire),
             Err(why) => return Ok(no_fires(name, &why)),
         },
-    };
-    if fires.is_empty() {
-        return Ok(no_fires(name, &none_left(schedule, period.from, period.until)));
+        Some(_) => {}
     }
-    let cut = if more { cut(count) } else { String::new() };
-    let text = format!("{}{cut}", lines(&fires, schedule.zone()));
-    Ok(Report::new(&json!({ "job": name, "fires": fires, "reason": null }), text))
+    known.truncate(count);
+    let reason = known.is_empty().then(|| none_left(schedule, period.from, period.until));
+    let mut text = match &reason {
+        Some(why) => format!("Job `{name}` does not fire: {why}.\n"),
+        None => lines(&known, schedule.zone()),
+    };
+    if more && period.until.is_some() {
+        text.push_str(&cut(count));
+    }
+    if let Some(skipped) = &missed.skipped {
+        text.push_str(&format!("\n{}\n", skipped.text()));
+    }
+    let json = json!({ "job": name, "fires": known, "reason": reason, "skipped": missed.skipped });
+    Ok(Report::new(&json, text))
 }
 
 /// The one fire that is known of a schedule that counts from the last end.
@@ -60,16 +78,16 @@ pub(super) fn none_left(schedule: &Schedule, from: Timestamp, until: Option<Time
     match (until, spec.not_after, spec.at) {
         (Some(until), ..) => format!("it has no fire time from {from} until {until}"),
         (None, Some(not_after), _) => {
-            format!("its schedule has no fire time left: `not_after` is {not_after}")
+            format!("no fire time is left: `not_after` is {not_after}")
         }
-        (None, None, Some(at)) => format!("its schedule has no fire time left: it was to fire once, at {at}"),
-        (None, None, None) => "its schedule has no fire time left".to_owned(),
+        (None, None, Some(at)) => format!("no fire time is left: it was to fire once, at {at}"),
+        (None, None, None) => "no fire time is left".to_owned(),
     }
 }
 
 fn no_fires(name: &Name, why: &str) -> Report {
     Report::new(
-        &json!({ "job": name, "fires": [], "reason": why }),
+        &json!({ "job": name, "fires": [], "reason": why, "skipped": null }),
         format!("Job `{name}` does not fire: {why}."),
     )
 }

@@ -72,7 +72,7 @@ fn excluded_days_move_to_the_next_that_is_allowed_once() {
 #[test]
 fn a_day_is_a_date_in_the_zone_of_the_job() {
     let only = Calendar { include: dates("2026-12-25"), ..calendar("christmas") };
-    let spec = |zone| with(cron("0 * * * *", zone), &[only.clone()], WhenExcluded::Skip);
+    let spec = |zone| with(cron("0 * * * *", zone), std::slice::from_ref(&only), WhenExcluded::Skip);
     let auckland = fires(&spec("Pacific/Auckland"), "2026-01-01T00:00:00Z", 100);
     assert_eq!((auckland[0].as_str(), auckland.len()), ("2026-12-24T11:00:00Z", 24));
     let los_angeles = fires(&spec("America/Los_Angeles"), "2026-01-01T00:00:00Z", 100);

@@ -84,6 +84,16 @@ fn what_calendars_do_is_noted() {
         ),
         ["2026-12-28T07:00:00Z: calendar `work` excludes Friday 2026-12-25: moved here"]
     );
+    // On Saturday, before and after its time.
+    for (now, count) in [
+        ("2026-12-19T06:00:00Z", "excludes Saturday 2026-12-19 before it, and 1 more day"),
+        ("2026-12-19T12:00:00Z", "excludes Sunday 2026-12-20 before it"),
+    ] {
+        let lines = notes(&with(daily.clone(), WhenExcluded::Skip), now, 1);
+        assert_eq!(lines, [format!("2026-12-21T07:00:00Z: calendar `work` {count}")]);
+        let lines = notes(&with(every(86_400), WhenExcluded::Skip), now, 1);
+        assert_eq!(lines, ["2026-12-21T00:00:00Z: calendar `work` excludes Sunday 2026-12-20 before it"]);
+    }
     assert_eq!(
         notes(&with(every(86_400), WhenExcluded::Skip), "2026-12-24T12:00:00Z", 2),
         ["2026-12-28T00:00:00Z: calendar `work` excludes Friday 2026-12-25 before it, and 2 more days"]

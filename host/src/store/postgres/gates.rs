@@ -14,32 +14,25 @@ statements! { GATES:
                order by x.due_at limit $2 for update skip locked) t
         where g.stage = t.stage and g.job_id = t.job_id and g.key = t.key
         returning g.job_id, g.key";
-    /// What waits, and what a job has been told of others and has not acted on.
+    /// A job that is triggered by others has nothing that waits, but signals.
     REOPEN_GATES = "
         insert into innkeeper.gate (stage, job_id, key, due_at)
-        select m.stage, m.job_id, m.key, coalesce($1, now())
-        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-                     case w.blocker when 'key' then w.key else '' end as key
-              from innkeeper.waiting w
-              where w.job_id = any ($2) and w.due_at is null and w.blocker in ('after', 'key', 'limit')
-              union
-              select 0, s.job_id, '' from innkeeper.signal s
-              where s.job_id = any ($2)) m
-        where true
-        order by m.stage, m.job_id, m.key
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, coalesce($1, now())
+        from innkeeper.waiting w
+        where w.job_id = any ($2) and w.due_at is null and w.blocker in ('after', 'key', 'limit')
+        union select 0, s.job_id, '', coalesce($1, now()) from innkeeper.signal s where s.job_id = any ($2)
+        order by stage, job_id, key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     REOPEN_ALL_GATES = "
         insert into innkeeper.gate (stage, job_id, key, due_at)
-        select m.stage, m.job_id, m.key, coalesce($1, now())
-        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-                     case w.blocker when 'key' then w.key else '' end as key
-              from innkeeper.waiting w
-              where w.due_at is null and w.blocker in ('after', 'key', 'limit')
-              union
-              select 0, s.job_id, '' from innkeeper.signal s) m
-        where true
-        order by m.stage, m.job_id, m.key
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, coalesce($1, now())
+        from innkeeper.waiting w
+        where w.due_at is null and w.blocker in ('after', 'key', 'limit')
+        union select 0, s.job_id, '', coalesce($1, now()) from innkeeper.signal s
+        order by stage, job_id, key
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     /// The first in line.
@@ -143,10 +136,10 @@ statements! { GATES:
         order by s.id limit $3";
     FORGET_SIGNALS = "
         delete from innkeeper.signal where job_id = $1 and kind = $2 and id <= $3";
-    /// All but the newest of each.
+    /// All but the newest of each, up to `$3`.
     FORGET_OLD_SIGNALS = "
         delete from innkeeper.signal s
-        where s.job_id = $1 and s.kind = $2
+        where s.job_id = $1 and s.kind = $2 and s.id <= $3
           and exists (select 1 from innkeeper.signal n
                       where n.job_id = s.job_id and n.kind = s.kind and n.upstream_id = s.upstream_id
                         and n.id > s.id)";
@@ -159,14 +152,17 @@ statements! { GATES:
         join innkeeper.completion c on c.execution_id = e.id and c.final";
     JOBS_OF = "
         select distinct e.job_id from innkeeper.execution e where e.id = any ($1)";
-    /// Not over a pause, an end of the job, or an edit that took its schedule away.
+    /// Not over an end of the job, or what an edit has planned. While it is paused, the time is kept
+    /// for whoever resumes it, who waits for this or is waited for.
     SET_PACE = "
-        update innkeeper.job set next_fire_at = $2
-        where id = $1 and paused_at is null and retired_at is null and next_fire_at is null";
+        update innkeeper.job
+        set next_fire_at = case when paused_at is null then $2::timestamptz end,
+            paused_fire_at = case when paused_at is not null then $2::timestamptz end
+        where id = $1 and retired_at is null and next_fire_at is null and paused_fire_at is null";
 
     // Queues
 
     QUEUES = "
-        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
         from innkeeper.queue order by id";
 }

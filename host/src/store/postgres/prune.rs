@@ -5,7 +5,11 @@ use crate::store::row::statements;
 statements! { PRUNING:
 
     PRUNE_LOCK = "select pg_try_advisory_xact_lock(7598807797348065638)";
-    ALL_JOB_SPECS = "select id, name, spec::text as spec from innkeeper.job order by id";
+    /// Those that have something to remove.
+    JOBS_WITH_HISTORY = "
+        select j.id, j.name, j.spec::text as spec from innkeeper.job j
+        where exists (select 1 from innkeeper.execution e where e.job_id = j.id)
+        order by j.id";
     /// The newest execution that is one too many.
     SURPLUS = "
         select e.id from innkeeper.execution e

@@ -128,12 +128,13 @@ statements! { WRITES:
                (select min(due_at) from innkeeper.waiting where due_at >= $2) as waiting_due,
                (select min(due_at) from innkeeper.gate) as gate_due";
     /// Those of a job that is paused, or that needs permits, go on waiting, for that. Returns the
-    /// jobs and keys where somebody has to look whether they may go on.
+    /// jobs and keys where somebody has to look whether they may go on. Whoever resumes a job waits
+    /// for this, or is waited for: nothing is put to wait for what has been already.
     PROMOTE = "
-        with due as materialized (
+        with found as materialized (
             select w.place, w.execution_id, w.job_id, w.attempt, e.queue_id, e.limit_key,
                    (extract(epoch from w.due_at) * 1000000)::bigint - e.priority * 60000000::bigint as rank,
-                   j.gated, j.paused_at is not null as paused
+                   j.gated, j.paused_at is not null as was_paused
             from (select w.ctid as place, w.execution_id, w.job_id, w.attempt, w.due_at
                   from innkeeper.waiting w
                   where w.due_at >= $3 and w.due_at <= coalesce($1, now())
@@ -141,6 +142,12 @@ statements! { WRITES:
                   for update skip locked) w
             cross join lateral (select * from innkeeper.execution where id = w.execution_id offset 0) e
             cross join lateral (select * from innkeeper.job where id = w.job_id offset 0) j
+        ), still_paused as materialized (
+            select id from innkeeper.job
+            where id = any (array(select job_id from found where was_paused)) and paused_at is not null
+            order by id for share
+        ), due as materialized (
+            select f.*, exists (select 1 from still_paused p where p.id = f.job_id) as paused from found f
         ), gone as (
             delete from innkeeper.waiting
             where ctid = any (array(select place from due where not gated and not paused))

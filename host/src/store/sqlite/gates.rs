@@ -10,33 +10,26 @@ statements! { GATES:
         delete from gate
         where rowid in (select rowid from gate where stage = $3 and due_at <= $1 order by due_at limit $2)
         returning job_id, key";
-    /// What waits, and what a job has been told of others and has not acted on.
+    /// A job that is triggered by others has nothing that waits, but signals.
     REOPEN_GATES = "
         insert into gate (stage, job_id, key, due_at)
-        select m.stage, m.job_id, m.key, $1
-        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-                     case w.blocker when 'key' then w.key else '' end as key
-              from waiting w
-              where w.job_id in (select value from json_each($2)) and w.due_at is null
-                and w.blocker in ('after', 'key', 'limit')
-              union
-              select 0, s.job_id, '' from signal s
-              where s.job_id in (select value from json_each($2))) m
-        where true
-        order by m.stage, m.job_id, m.key
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, $1
+        from waiting w
+        where w.job_id in (select value from json_each($2)) and w.due_at is null
+          and w.blocker in ('after', 'key', 'limit')
+        union select 0, s.job_id, '', $1 from signal s
+        where s.job_id in (select value from json_each($2))
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     REOPEN_ALL_GATES = "
         insert into gate (stage, job_id, key, due_at)
-        select m.stage, m.job_id, m.key, $1
-        from (select case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
-                     case w.blocker when 'key' then w.key else '' end as key
-              from waiting w
-              where w.due_at is null and w.blocker in ('after', 'key', 'limit')
-              union
-              select 0, s.job_id, '' from signal s) m
-        where true
-        order by m.stage, m.job_id, m.key
+        select distinct case w.blocker when 'after' then 0 when 'key' then 1 else 2 end as stage, w.job_id,
+               case w.blocker when 'key' then w.key else '' end as key, $1
+        from waiting w
+        where w.due_at is null
+          and w.blocker in ('after', 'key', 'limit')
+        union select 0, s.job_id, '', $1 from signal s where true
         on conflict (stage, job_id, key) do update set due_at = excluded.due_at
         where gate.due_at > excluded.due_at";
     /// The first in line.
@@ -134,10 +127,10 @@ statements! { GATES:
         order by s.id limit $3";
     FORGET_SIGNALS = "
         delete from signal where job_id = $1 and kind = $2 and id <= $3";
-    /// All but the newest of each.
+    /// All but the newest of each, up to `$3`.
     FORGET_OLD_SIGNALS = "
         delete from signal
-        where job_id = $1 and kind = $2
+        where job_id = $1 and kind = $2 and id <= $3
           and exists (select 1 from signal n
                       where n.job_id = signal.job_id and n.kind = signal.kind
                         and n.upstream_id = signal.upstream_id and n.id > signal.id)";
@@ -150,14 +143,17 @@ statements! { GATES:
     JOBS_OF = "
         select distinct e.job_id from execution e
         where e.id in (select unhex(value) from json_each($1))";
-    /// Not over a pause, an end of the job, or an edit that took its schedule away.
+    /// Not over an end of the job, or what an edit has planned. While it is paused, the time is kept
+    /// for whoever resumes it, who waits for this or is waited for.
     SET_PACE = "
-        update job set next_fire_at = $2
-        where id = $1 and paused_at is null and retired_at is null and next_fire_at is null";
+        update job
+        set next_fire_at = case when paused_at is null then $2 end,
+            paused_fire_at = case when paused_at is not null then $2 end
+        where id = $1 and retired_at is null and next_fire_at is null and paused_fire_at is null";
 
     // Queues
 
     QUEUES = "
-        select id, name, weight, total_limit, host_limit, paused_at is not null as paused
+        select id, name, owner, weight, total_limit, host_limit, paused_at is not null as paused
         from queue order by id";
 }

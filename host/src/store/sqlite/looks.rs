@@ -51,7 +51,7 @@ statements! { LOOKS:
     // Queues
 
     QUEUE_LOOKS = "
-        select q.id, q.name, q.weight, q.total_limit, q.host_limit, q.paused_at, q.paused_reason,
+        select q.id, q.name, q.owner, q.weight, q.total_limit, q.host_limit, q.paused_at, q.paused_reason,
                (select count(*) from ready r where r.queue_id = q.id) as ready,
                coalesce(w.executions, 0) as waiting,
                coalesce(o.executions, 0) as running

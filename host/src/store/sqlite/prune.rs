@@ -6,7 +6,11 @@ statements! { PRUNING:
 
     /// The transaction has the lock.
     PRUNE_LOCK = "select true";
-    ALL_JOB_SPECS = "select id, name, spec from job order by id";
+    /// Those that have something to remove.
+    JOBS_WITH_HISTORY = "
+        select j.id, j.name, j.spec from job j
+        where exists (select 1 from execution e where e.job_id = j.id)
+        order by j.id";
     /// The newest execution that is one too many.
     SURPLUS = "
         select e.id from execution e

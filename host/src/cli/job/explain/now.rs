@@ -4,9 +4,12 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Fact;
 use super::rules::{next, queue_name};
-use crate::cli::sentence::{count, from_now, list, names, span};
+use super::{Fact, SHOWN};
+use crate::cli::fires::next_fire;
+use crate::cli::job::missed::missed;
+use crate::cli::sentence::{count, dated, from_now, list, moment, names, span};
+use crate::execution::State;
 use crate::job::Name;
 use crate::policy::{When, WhenFull};
 use crate::schedule::Note;
@@ -51,16 +54,16 @@ pub(super) fn facts(scene: &Scene<'_>) -> Vec<Fact> {
     facts.extend(ready(scene));
     facts.extend(overdue(scene));
     facts.extend(excluded(scene));
-    facts.push(waits_for_its_time(scene, facts.is_empty()));
+    facts.extend(waits_for_its_time(scene, facts.is_empty()));
     facts
 }
 
 fn retired(scene: &Scene<'_>) -> Option<Fact> {
     let at = scene.record.retired_at?;
     let text = format!(
-        "It is retired since {at} ({}): no host's configuration names it any more. It fires nothing, and cannot be \
+        "It is retired since {}: no host's configuration names it any more. It fires nothing, and cannot be \
          run. Put it back into the configuration of a host and restart that host.",
-        from_now(at, scene.now)
+        dated(at, scene.now)
     );
     Some(Fact::new("retired", text).with("since", at))
 }
@@ -72,9 +75,9 @@ fn paused(scene: &Scene<'_>) -> Option<Fact> {
         None => ", no reason was given".to_owned(),
     };
     let text = format!(
-        "It is paused since {at} ({}){why}. It fires nothing, and nothing of it starts. `innkeeper job resume {}` \
+        "It is paused since {}{why}. It fires nothing, and nothing of it starts. `innkeeper job resume {}` \
          ends that.",
-        from_now(at, scene.now),
+        dated(at, scene.now),
         scene.record.job.name
     );
     Some(Fact::new("paused", text).with("since", at).with("reason", &scene.record.paused_reason))
@@ -91,32 +94,37 @@ fn disabled(scene: &Scene<'_>) -> Option<Fact> {
 }
 
 fn running(scene: &Scene<'_>) -> Option<Fact> {
-    let first = scene.running.first()?;
-    let more = scene.running.len().saturating_sub(NAMED);
     let each = scene.running.iter().take(NAMED).map(|execution| {
-        let since = execution
-            .started_at
-            .map_or_else(String::new, |at| format!(" since {at} ({})", from_now(at, scene.now)));
-        let attempt =
-            if execution.attempt > 1 { format!(", attempt {}", execution.attempt) } else { String::new() };
-        let ending = execution
-            .cancel_requested
-            .as_ref()
-            .map_or_else(String::new, |why| format!(", asked to end: {why}"));
-        format!("{} on host `{}`{since}{attempt}{ending}", execution.id, host_of(execution))
+        let since =
+            execution.started_at.map_or_else(String::new, |at| format!(" since {}", dated(at, scene.now)));
+        let attempt = match execution.attempt {
+            0 | 1 => String::new(),
+            attempt => format!(", attempt {attempt} of {}", execution.max_attempts),
+        };
+        let ending = execution.cancel_requested.as_ref();
+        let ending = ending.map_or_else(String::new, |why| format!(", asked to end ({why})"));
+        format!("execution {} on host `{}`{since}{attempt}{ending}", execution.id, host_of(execution))
     });
     let mut told: Vec<String> = each.collect();
-    if more > 0 {
-        told.push(format!("{more} more"));
+    let runs = match scene.running.len() {
+        0 => return None,
+        1 => "It is running:".to_owned(),
+        // As many as were asked for: there may be more.
+        many if many >= SHOWN as usize => format!("{many} or more of its executions are running:"),
+        many => format!("{many} of its executions are running:"),
+    };
+    if scene.running.len() > NAMED {
+        told.push("others".to_owned());
     }
-    let runs = if scene.running.len() == 1 { "It is running:" } else { "It is running, several times:" };
     let executions: Vec<Value> = scene
         .running
         .iter()
-        .map(|one| json!({ "id": one.id.to_string(), "host": one.host, "since": one.started_at, "attempt": one.attempt }))
+        .map(|one| {
+            let (id, since) = (one.id.to_string(), one.started_at);
+            json!({ "id": id, "host": one.host, "since": since, "attempt": one.attempt })
+        })
         .collect();
-    let _ = first;
-    Some(Fact::new("running", format!("{runs} {}.", told.join("; "))).with("executions", executions))
+    Some(Fact::new("running", format!("{runs} {}.", list(&told, "and"))).with("executions", executions))
 }
 
 fn host_of(execution: &ExecutionRecord) -> &str {
@@ -132,9 +140,9 @@ fn queue_paused(scene: &Scene<'_>) -> Option<Fact> {
         None => ", no reason was given".to_owned(),
     };
     let text = format!(
-        "Its queue `{name}` is paused since {at} ({}){why}: nothing of it starts. `innkeeper queue resume {name}` \
+        "Its queue `{name}` is paused since {}{why}: nothing of it starts. `innkeeper queue resume {name}` \
          ends that.",
-        from_now(at, scene.now)
+        dated(at, scene.now)
     );
     let fact = Fact::new("queue_paused", text).with("queue", name).with("since", at);
     Some(fact.with("reason", &look.paused_reason))
@@ -142,16 +150,20 @@ fn queue_paused(scene: &Scene<'_>) -> Option<Fact> {
 
 fn no_host(scene: &Scene<'_>) -> Option<Fact> {
     let plugin = &scene.record.job.plugin;
-    let live = scene.hosts.iter().filter(|host| host.state != HostState::Expired).count();
-    let text = match (live, scene.with_plugin.is_empty()) {
-        (_, false) => return None,
-        (0, true) => {
-            "No host is up, so that nothing fires and nothing runs: start `innkeeper serve`.".to_owned()
-        }
-        (live, true) => format!(
-            "None of the {live} live hosts has plugin `{plugin}`, so that nothing of it can start: look at what \
-             `innkeeper plugin list` and the logs of the hosts say of it."
-        ),
+    let live: Vec<&HostRecord> = scene.hosts.iter().filter(|host| host.state != HostState::Expired).collect();
+    let able: Vec<&&HostRecord> = live.iter().filter(|host| scene.with_plugin.contains(&host.host)).collect();
+    let text = if live.is_empty() {
+        "No host is up, so that nothing fires and nothing runs: start `innkeeper serve`.".to_owned()
+    } else if able.is_empty() {
+        format!(
+            "No live host has plugin `{plugin}`, so that nothing of it can start: look at what `innkeeper plugin \
+             list` and the logs of the hosts say of it."
+        )
+    } else if able.iter().all(|host| host.state == HostState::Draining) {
+        let hosts: Vec<&str> = able.iter().map(|host| host.host.as_str()).collect();
+        format!("Every live host that could run it is draining and starts nothing: {}.", names(&hosts, "and"))
+    } else {
+        return None;
     };
     Some(Fact::new("no_host", text).with("plugin", plugin))
 }
@@ -229,7 +241,7 @@ fn held_by(holders: &PermitHolders, now: Timestamp) -> String {
         .take(NAMED)
         .map(|holder| match (&holder.host, holder.started_at) {
             (Some(host), Some(at)) => {
-                format!("execution {} (on host `{host}` since {at}, {})", holder.execution, from_now(at, now))
+                format!("execution {} (on host `{host}` since {})", holder.execution, moment_and_age(at, now))
             }
             _ => format!(
                 "execution {} (let through {}, and not started yet)",
@@ -246,6 +258,10 @@ fn held_by(holders: &PermitHolders, now: Timestamp) -> String {
         told.push(format!("{more} more"));
     }
     list(&told, "and")
+}
+
+fn moment_and_age(time: Timestamp, now: Timestamp) -> String {
+    format!("{}, {}", moment(time), from_now(time, now))
 }
 
 fn holder_parts(holders: &[PermitHolder]) -> Vec<Value> {
@@ -269,7 +285,7 @@ fn rate(scene: &Scene<'_>) -> Option<Fact> {
         return None;
     }
     let next = match look.frees_at {
-        Some(at) => format!("The next one may start at {at} ({})", from_now(at, scene.now)),
+        Some(at) => format!("The next one may start at {}", dated(at, scene.now)),
         None => format!("The next one may start {} after one of these has started", span(rate.period)),
     };
     let waits = if waiting == 0 { String::new() } else { format!("; {}", wait(waiting)) };
@@ -343,10 +359,18 @@ fn have(jobs: &[&Name]) -> String {
 }
 
 fn upstream(name: &Name, last: Option<LastExecution>) -> String {
-    match last {
-        None => format!("`{name}` (which has never run)"),
-        Some(last) => format!("`{name}` (its last execution {} is {})", last.id, last.state.as_str()),
-    }
+    let Some(last) = last else { return format!("`{name}` (which has never run)") };
+    let stands = match last.state {
+        State::Scheduled => "waits for its time",
+        State::Queued => "waits to be started",
+        State::Running => "is running",
+        State::Retrying => "is to be tried again",
+        State::Succeeded => "succeeded before that",
+        State::Failed => "has failed",
+        State::Cancelled => "was cancelled",
+        State::Skipped => "was skipped",
+    };
+    format!("`{name}` (its last execution {} {stands})", last.id)
 }
 
 fn times(scene: &Scene<'_>) -> Vec<Fact> {
@@ -354,7 +378,7 @@ fn times(scene: &Scene<'_>) -> Vec<Fact> {
         let waiting = waiting(scene, blocker)?;
         let first = waiting.first_due_at.map(|at| {
             let which = if waiting.executions == 1 { "" } else { "the first " };
-            format!(", {which}until {at} ({})", from_now(at, scene.now))
+            format!(", {which}until {}", dated(at, scene.now))
         });
         let text = format!("{} {what}{}.", wait(waiting.executions), first.unwrap_or_default());
         Some(
@@ -441,49 +465,64 @@ fn no_slot(scene: &Scene<'_>) -> Option<String> {
 /// A fire that no host has taken.
 fn overdue(scene: &Scene<'_>) -> Option<Fact> {
     let at = scene.record.next_fire_at.filter(|at| *at <= scene.now)?;
+    let schedule = scene.record.job.schedule.as_ref()?;
+    let missed = missed(scene.record, schedule, scene.now);
+    let run = match missed.run.as_slice() {
+        [] => "None of what is due will run.".to_owned(),
+        [one] => format!("The fire of {} runs as soon as a host looks.", one.local),
+        [first, .., last] => {
+            format!(
+                "{} fires from {} to {} run as soon as a host looks.",
+                missed.run.len(),
+                first.local,
+                last.local
+            )
+        }
+    };
+    let then =
+        missed.skipped.as_ref().map_or_else(|| run.clone(), |skipped| format!("{run} {}", skipped.text()));
     let text = format!(
-        "It was to fire at {at} ({}), and no host has made an execution of that yet.",
-        from_now(at, scene.now)
+        "It was to fire at {}, and no host has made an execution of that yet. {then}",
+        dated(at, scene.now)
     );
-    Some(Fact::new("overdue", text).with("at", at))
+    Some(Fact::new("overdue", text).with("at", at).with("run", missed.run).with("skipped", missed.skipped))
 }
 
 /// Today is a day on which its calendars do not let it fire.
 fn excluded(scene: &Scene<'_>) -> Option<Fact> {
     let schedule = scene.record.job.schedule.as_ref().filter(|_| scene.record.job.enabled)?;
     let today = scene.now.to_zoned(schedule.zone().clone()).date();
-    let fire = schedule.next_fire(scene.now)?;
-    let is_today = fire.notes.iter().any(|note| match note {
-        Note::Excluded { first, .. } => *first <= today,
-        Note::Moved { from, .. } => *from <= today,
-        _ => false,
-    });
-    if !is_today {
-        return None;
-    }
-    let calendars: Vec<String> =
-        schedule.spec().calendars.into_iter().map(|calendar| calendar.name).collect();
-    let text = format!("Today, {today}, is a day that its calendar {} excludes.", names(&calendars, "or"));
-    Some(Fact::new("excluded_day", text).with("date", today.to_string()).with("calendars", calendars))
+    let fire = next_fire(schedule, scene.now)?;
+    let calendar = fire.notes.iter().find_map(|note| match note {
+        Note::Excluded { first, calendar, .. } if *first <= today => Some(calendar),
+        Note::Moved { from, calendar } if *from <= today => Some(calendar),
+        _ => None,
+    })?;
+    let text = format!("Today, {today}, is excluded by calendar `{calendar}`.");
+    Some(Fact::new("excluded_day", text).with("date", today.to_string()).with("calendar", calendar))
 }
 
 /// What comes by itself.
-fn waits_for_its_time(scene: &Scene<'_>, is_free: bool) -> Fact {
+fn waits_for_its_time(scene: &Scene<'_>, is_free: bool) -> Option<Fact> {
     let record = scene.record;
+    let is_off = record.retired_at.is_some() || record.paused_at.is_some() || !record.job.enabled;
     let nothing = if is_free { "Nothing keeps it from running. " } else { "" };
-    if record.job.schedule.is_none() {
-        let name = &record.job.name;
-        let text = match (&record.job.policies.after, record.retired_at) {
-            (_, Some(_)) => "It has no schedule.".to_owned(),
-            (Some(_), _) => format!("{nothing}It has no schedule: other jobs trigger it."),
-            (None, _) => format!("{nothing}It has no schedule: `innkeeper job run {name}` runs it."),
+    if record.job.schedule.is_some() {
+        return match next(record, scene.now) {
+            Ok((fire, text)) => {
+                let text = format!("{nothing}It waits for its next fire, {text}.");
+                Some(Fact::new("next", text).with("fire", fire))
+            }
+            // That is said already.
+            Err(_) if is_off => None,
+            Err(why) => Some(Fact::new("next", format!("It does not fire: {why}.")).with("fire", ())),
         };
-        return Fact::new("next", text).with("fire", ());
     }
-    match next(record, scene.now) {
-        Ok((fire, text)) => {
-            Fact::new("next", format!("{nothing}It waits for its next fire, {text}.")).with("fire", fire)
-        }
-        Err(why) => Fact::new("next", format!("Its schedule does not fire: {why}.")).with("fire", ()),
+    if !is_free {
+        return None;
     }
+    let is_triggered = !scene.look.runs_for_failures_of.is_empty() || record.job.policies.after.is_some();
+    let by = if is_triggered { "for another job to trigger it".to_owned() } else { "to be run".to_owned() };
+    let text = format!("{nothing}It waits {by}: `innkeeper job run {}` runs it.", record.job.name);
+    Some(Fact::new("next", text).with("fire", ()))
 }

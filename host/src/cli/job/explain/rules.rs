@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 
 use super::Fact;
-use crate::cli::fires::FireTime;
+use crate::cli::fires::{FireTime, next_fire};
 use crate::cli::job::firing;
+use crate::cli::job::missed;
 use crate::cli::job::next::{none_left, paced};
-use crate::cli::sentence::{from_now, in_zone, list, names, span};
+use crate::cli::sentence::{at_in_zone, list, names, span};
 use crate::job::{Job, Name, OnCrash};
-use crate::policy::{CatchUpMode, PRIORITY_STEP, Queue, When, WhenFull};
+use crate::policy::{PRIORITY_STEP, Queue, When, WhenFull};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::store::{JobLook, JobRecord, QueueLook};
 
@@ -16,11 +17,12 @@ pub(super) fn queue_name(job: &Job) -> &str {
     job.policies.queue.as_ref().map_or(Queue::DEFAULT, Name::as_str)
 }
 
-/// When it runs, and when next.
-pub(super) fn schedule(record: &JobRecord, now: Timestamp) -> Vec<Fact> {
+/// When it runs.
+pub(super) fn schedule(record: &JobRecord, look: &JobLook) -> Vec<Fact> {
     let job = &record.job;
     let Some(schedule) = &job.schedule else {
-        let by_itself = if job.policies.after.is_some() { "" } else { " It never runs by itself." };
+        let is_alone = job.policies.after.is_none() && look.runs_for_failures_of.is_empty();
+        let by_itself = if is_alone { " It never runs by itself." } else { "" };
         let text = format!(
             "It has no schedule: it runs when somebody runs it (`innkeeper job run {}`), or when a handler or \
              another job does.{by_itself}",
@@ -28,13 +30,15 @@ pub(super) fn schedule(record: &JobRecord, now: Timestamp) -> Vec<Fact> {
         );
         return vec![Fact::new("schedule", text)];
     };
-    let mut facts: Vec<Fact> =
-        schedule.sentences().into_iter().map(|sentence| Fact::new("schedule", sentence)).collect();
-    facts.push(catch_up(job));
-    facts.push(match next(record, now) {
-        Ok((fire, text)) => Fact::new("next", format!("It fires next {text}.")).with("fire", fire),
-        Err(why) => Fact::new("next", format!("It does not fire: {why}.")).with("fire", ()),
-    });
+    let sentences = schedule.sentences().into_iter();
+    let mut facts: Vec<Fact> = sentences.map(|sentence| Fact::new("schedule", sentence)).collect();
+    let policy = job.policies.catch_up;
+    facts.push(
+        Fact::new("catch_up", missed::sentence(record, schedule))
+            .with("mode", policy.mode)
+            .with("window", policy.window.map(span))
+            .with("max", policy.max),
+    );
     facts
 }
 
@@ -44,39 +48,13 @@ pub(super) fn next(record: &JobRecord, now: Timestamp) -> Result<(FireTime, Stri
     let zone = schedule.zone();
     if schedule.every_after().is_some() {
         let fire = paced(record, schedule)?;
-        let at = record.next_fire_at.unwrap_or(now);
-        return Ok((fire, format!("at {} ({})", in_zone(at, zone), from_now(at, now))));
+        return Ok((fire, format!("on {}", at_in_zone(record.next_fire_at.unwrap_or(now), zone, now))));
     }
-    let fire = schedule.next_fire(now).ok_or_else(|| none_left(schedule, now, None))?;
+    let fire = next_fire(schedule, now).ok_or_else(|| none_left(schedule, now, None))?;
     let at = fire.at;
     let fire = FireTime::new(&fire, zone);
     let note = fire.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-    Ok((fire, format!("at {} ({}){note}", in_zone(at, zone), from_now(at, now))))
-}
-
-fn catch_up(job: &Job) -> Fact {
-    let policy = job.policies.catch_up;
-    let late = |before: &str| {
-        policy.window.map_or_else(String::new, |window| format!("{before} at most {} late", span(window)))
-    };
-    let missed = "When fires are missed, since no host was up";
-    let text = match policy.mode {
-        CatchUpMode::None => format!("{missed}, none of them is run: they are recorded as skipped."),
-        CatchUpMode::Latest => format!(
-            "{missed}, the latest of them is still run, once{}; the others are recorded as skipped.",
-            late(", if it is")
-        ),
-        CatchUpMode::All => format!(
-            "{missed}, they are all run, one execution for each{}, but never more than the newest {}; the others \
-             are recorded as skipped.",
-            late(" that is"),
-            policy.max
-        ),
-    };
-    Fact::new("catch_up", text)
-        .with("mode", policy.mode)
-        .with("window", policy.window.map(span))
-        .with("max", policy.max)
+    Ok((fire, format!("on {}{note}", at_in_zone(at, zone, now))))
 }
 
 /// How an execution gets to run, and what ends it.
@@ -103,10 +81,10 @@ pub(super) fn executions(job: &Job, queue: Option<&QueueLook>) -> Vec<Fact> {
     );
     let crash = match job.on_crash {
         OnCrash::Retry => {
-            "When its host dies, the attempt has failed and is tried again by another one, while attempts are left: \
+            "If its host dies, the attempt has failed and is tried again by another one, while attempts are left: \
              the handler may run twice."
         }
-        OnCrash::Fail => "When its host dies while it runs, it has failed and is not tried again.",
+        OnCrash::Fail => "If its host dies while it runs, it has failed and is not tried again.",
     };
     facts.push(Fact::new("on_crash", crash).with("on_crash", job.on_crash));
     let grace = span(job.policies.cancel_grace);
@@ -123,9 +101,12 @@ fn concurrency(job: &Job) -> Fact {
             "Any number of its executions run at once: only the slots of the hosts and its queue limit them.";
         return Fact::new("concurrency", text).with("limit", ()).with("per_key", ());
     };
-    let whole = limits.limit.map(|limit| format!("at most {limit} of its executions run at once"));
+    let whole = limits.limit.map(|limit| {
+        let run = if limit == 1 { "runs" } else { "run" };
+        format!("at most {limit} of its executions {run} at once")
+    });
     let key = limits.per_key.as_ref().map(|key| {
-        let executions = if whole.is_some() { "" } else { " of its executions run at once" };
+        let executions = if whole.is_some() { "" } else { " of its executions at once" };
         format!("at most {}{executions} for each value of the argument `{}`", key.limit, key.pointer)
     });
     let parts: Vec<String> = [whole, key].into_iter().flatten().collect();
@@ -137,7 +118,7 @@ fn concurrency(job: &Job) -> Fact {
              cancelled; only the newest wait, and older ones are recorded as skipped."
         }
     };
-    let mut said = list(&parts, "and");
+    let mut said = parts.join(", and ");
     if let Some(first) = said.get_mut(..1) {
         first.make_ascii_uppercase();
     }
@@ -268,11 +249,10 @@ pub(super) fn follows(job: &Job, look: &JobLook) -> Vec<Fact> {
         facts.push(Fact::new("on_failure", text).with("job", job));
     }
     if !look.followers.is_empty() {
-        let [comes, verb] = if look.followers.len() == 1 { ["comes", "waits"] } else { ["come", "wait"] };
+        let comes = if look.followers.len() == 1 { "comes" } else { "come" };
         let text = format!(
-            "{} {comes} after it: {verb} for its success, or {} run by it.",
-            names(&look.followers, "and"),
-            if look.followers.len() == 1 { "is" } else { "are" }
+            "{} {comes} after it: its success lets go on what waits for it, or runs what has no schedule.",
+            names(&look.followers, "and")
         );
         facts.push(Fact::new("followers", text).with("jobs", &look.followers));
     }
