@@ -23,6 +23,7 @@ pub mod execution;
 pub mod http;
 pub mod interfaces;
 pub mod job;
+pub mod name;
 pub mod plugin;
 pub mod policy;
 pub mod retry;

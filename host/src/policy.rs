@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::job::Name;
+use crate::name::Name;
 
 /// What an operator says of a job's executions. The default is what a job without any of these
 /// keys has, and is not written into its stored definition.

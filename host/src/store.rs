@@ -44,6 +44,7 @@
 mod admission;
 mod backfill;
 mod backup;
+mod blocked;
 mod cancel;
 mod completion;
 mod connection;

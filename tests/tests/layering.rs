@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "database_url",
     "execution",
     "job",
+    "name",
     "policy",
     "retry",
     "schedule",

@@ -5,21 +5,20 @@
 //! changed ([`super::gate`]). Whoever takes a mark is the only one that grants permits of that job and
 //! key, so a limit holds over all hosts; what it grants is a row for each holder ([`super::permit`]).
 
-use std::collections::HashSet;
-
 use uuid::Uuid;
 
+use super::StoreError;
+use super::blocked::{BATCH, BlockedRow, PASS_KEY, UNBLOCK, blocked, ids, unblock};
 use super::cancel::request_cancel;
 use super::connection::Store;
 use super::follow;
 use super::gate::{Gate, Stage, open_gates, take_gates};
-use super::permit::{self, Scope, hex_list};
-use super::phase::{EngineTx, PhaseName, PhaseTx};
-use super::place::{ReadyRow, insert_ready};
+use super::permit::{self, Scope};
+use super::phase::{PhaseName, PhaseTx};
+use super::place::insert_ready;
 use super::rate::{self, Allowance};
-use super::row::{LoadedJob, load_jobs, on_engine, row};
+use super::row::{LoadedJob, load_jobs, on_engine};
 use super::unstarted::{Unstarted, end_unstarted};
-use super::{StoreError, postgres, sqlite};
 use crate::policy::{Policies, WhenFull};
 
 /// What [`Store::admit`] did.
@@ -36,9 +35,6 @@ pub struct Admitted {
     /// Running executions that were asked to end in favour of another one.
     pub replaced: usize,
 }
-
-/// Executions of one job and key that one look takes on.
-pub(super) const BATCH: u32 = 500;
 
 impl Store {
     /// Lets executions go on that wait for permits or for other jobs, where there is reason to look;
@@ -98,83 +94,6 @@ struct Look {
     then: follow::Then,
     skipped: usize,
     replaced: usize,
-}
-
-row! {
-    /// An execution that waits for something other than a time.
-    struct BlockedRow {
-        execution_id: Uuid,
-        attempt: i32,
-        rank: i64,
-        queue_id: i32,
-        limit_key: Option<String>,
-    }
-}
-
-impl BlockedRow {
-    pub(super) fn ready(&self, job: i32) -> ReadyRow {
-        let Self { execution_id, attempt, rank, queue_id, .. } = *self;
-        ReadyRow { queue_id, rank, execution: execution_id, job, attempt }
-    }
-}
-
-/// The first of those that wait at a stage.
-pub(super) async fn blocked(
-    tx: &mut PhaseTx,
-    job: i32,
-    blocker: &str,
-    key: &str,
-    limit: u32,
-) -> Result<Vec<BlockedRow>, StoreError> {
-    Ok(on_engine!(tx, sql, conn => {
-        sqlx::query_as(sql::BLOCKED)
-            .bind(job)
-            .bind(blocker)
-            .bind(key)
-            .bind(i64::from(limit))
-            .fetch_all(conn)
-            .await?
-    }))
-}
-
-/// What is done to executions at a stage, on each engine.
-#[derive(Clone, Copy)]
-pub(super) struct Pass {
-    postgres: &'static str,
-    sqlite: &'static str,
-}
-
-/// Takes them away, to where the caller puts them.
-pub(super) const UNBLOCK: Pass = Pass { postgres: postgres::UNBLOCK, sqlite: sqlite::UNBLOCK };
-const PASS_KEY: Pass = Pass { postgres: postgres::PASS_KEY, sqlite: sqlite::PASS_KEY };
-pub(super) const PASS_AFTER: Pass = Pass { postgres: postgres::PASS_AFTER, sqlite: sqlite::PASS_AFTER };
-
-/// Has executions pass a stage. Returns those that did: one that was cancelled or paused since it
-/// was looked for is left to whoever did that.
-pub(super) async fn unblock(
-    tx: &mut PhaseTx,
-    pass: Pass,
-    blocker: &str,
-    rows: Vec<BlockedRow>,
-) -> Result<Vec<BlockedRow>, StoreError> {
-    if rows.is_empty() {
-        return Ok(rows);
-    }
-    let passed: Vec<Uuid> = match &mut tx.engine {
-        EngineTx::Postgres(conn) => {
-            sqlx::query_scalar(pass.postgres).bind(ids(&rows)).bind(blocker).fetch_all(&mut **conn).await?
-        }
-        EngineTx::Sqlite(conn) => {
-            let list = hex_list(&ids(&rows))?;
-            sqlx::query_scalar(pass.sqlite).bind(list).bind(blocker).fetch_all(&mut **conn).await?
-        }
-    };
-    let passed: HashSet<Uuid> = passed.into_iter().collect();
-    Ok(rows.into_iter().filter(|row| passed.contains(&row.execution_id)).collect())
-}
-
-fn ids(rows: &[BlockedRow]) -> Vec<Uuid> {
-    rows.iter().map(|row| row.execution_id).collect()
 }
 
 /// From the limit of their key to those of their job.

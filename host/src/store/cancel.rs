@@ -13,9 +13,8 @@ use uuid::Uuid;
 
 use super::connection::Store;
 use super::gate::{Gate, open_gates};
-use super::permit::hex_list;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
-use super::row::{on_read, row, state_of_outcome, storable};
+use super::row::{hex_list, on_read, row, state_of_outcome, storable};
 use super::session::SessionId;
 use super::unstarted::{Unstarted, end_unstarted, run};
 use super::{StoreError, postgres, sqlite};

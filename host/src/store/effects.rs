@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::gate::{Gate, open_gates};
 use super::phase::{EngineTx, PhaseTx};
-use super::row::{json_text, load_jobs, on_engine};
+use super::row::{hex_list, json_text, load_jobs, on_engine};
 use super::time::Time;
 use super::{StoreError, permit, postgres, sqlite};
 use crate::clock;
@@ -102,7 +102,7 @@ pub(super) async fn pace(tx: &mut PhaseTx, executions: &[Uuid]) -> Result<(), St
             sqlx::query_scalar(postgres::JOBS_OF).bind(executions).fetch_all(&mut **conn).await?
         }
         EngineTx::Sqlite(conn) => {
-            let list = permit::hex_list(executions)?;
+            let list = hex_list(executions)?;
             sqlx::query_scalar(sqlite::JOBS_OF).bind(list).fetch_all(&mut **conn).await?
         }
     };

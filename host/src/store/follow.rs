@@ -8,14 +8,13 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::admission::{BlockedRow, PASS_AFTER, UNBLOCK, blocked, unblock};
+use super::blocked::{self, BlockedRow, PASS_AFTER, UNBLOCK, blocked, unblock};
 use super::connection::Store;
 use super::effects::Follows;
 use super::gate::Gate;
-use super::permit::hex_list;
 use super::phase::{EngineTx, PhaseTx};
 use super::place::{Hold, NewRow, Placement, ReadyRow, insert_executions, limit_key, place_and_mark};
-use super::row::{LoadedJob, json_text, on_engine, row, stored_json, to_count};
+use super::row::{LoadedJob, hex_list, json_text, on_engine, row, stored_json, to_count};
 use super::time::Time;
 use super::unstarted::{Unstarted, end_unstarted};
 use super::{StoreError, postgres, sqlite};
@@ -142,7 +141,7 @@ async fn let_go(
         sqlx::query(sql::FORGET_OLD_SIGNALS).bind(id).bind(kind).bind(i64::MAX).execute(conn).await?;
     });
     let keeps_all = job.policies.catch_up.mode == CatchUpMode::All;
-    let mut waiting = blocked(tx, id, "after", "", super::admission::BATCH).await?;
+    let mut waiting = blocked(tx, id, "after", "", blocked::BATCH).await?;
     if !keeps_all && waiting.len() > 1 {
         let newest = waiting.split_off(waiting.len() - 1);
         skip_older(tx, waiting, newest[0].execution_id, then).await?;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::gate::Gate;
 use super::phase::{EngineTx, PhaseTx};
 use super::queue::QueueId;
-use super::row::{json_text, on_engine, row};
+use super::row::{hex_list, on_engine, row};
 use super::{StoreError, postgres, sqlite};
 
 /// What a permit counts against.
@@ -146,9 +146,4 @@ pub(super) async fn free_of_queue(tx: &mut PhaseTx, queue: QueueId) -> Result<u3
     let Some(limit) = limit.flatten() else { return Ok(u32::MAX) };
     let used = count(tx, Scope::Queue, queue.0, "").await?;
     Ok(u32::try_from(limit).unwrap_or(0).saturating_sub(used))
-}
-
-/// Ids as the statements of SQLite read them.
-pub(super) fn hex_list(executions: &[Uuid]) -> Result<String, StoreError> {
-    json_text(&executions.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>())
 }

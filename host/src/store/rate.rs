@@ -9,9 +9,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::gate::{Gate, open_gates};
-use super::permit::hex_list;
 use super::phase::{EngineTx, PhaseTx};
-use super::row::{json_text, micros, on_engine, row};
+use super::row::{hex_list, json_text, micros, on_engine, row};
 use super::time::Time;
 use super::{StoreError, postgres, sqlite};
 use crate::policy::Rate;

@@ -222,6 +222,11 @@ pub(super) fn json_text<T: serde::Serialize>(value: &T) -> Result<String, StoreE
         .map_err(|error| StoreError::Invalid(format!("this cannot be written as JSON: {error}")))
 }
 
+/// Ids as the statements of SQLite read them.
+pub(super) fn hex_list(executions: &[Uuid]) -> Result<String, StoreError> {
+    json_text(&executions.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>())
+}
+
 pub(super) fn stored_trigger(code: &str) -> Result<Trigger, StoreError> {
     Ok(match code {
         "schedule" => Trigger::Schedule,

@@ -3,9 +3,8 @@
 use uuid::Uuid;
 
 use super::gate::Gate;
-use super::permit::hex_list;
 use super::phase::{EngineTx, PhaseTx};
-use super::row::json_text;
+use super::row::{hex_list, json_text};
 use super::{StoreError, effects, permit, postgres, rate, sqlite};
 use crate::execution::{Failure, FailureKind};
 
