@@ -365,6 +365,9 @@ on_both_engines! {
         let missed = after.iter().filter(|at| **at > killed_at && !before.contains(at)).min().expect("it went on");
         let gap = missed.duration_since(killed_at).as_secs();
         assert!(gap >= 2, "of the missed fires the latest alone runs, not one {gap} s after the kill");
+        let skipped = skipped(&store).await;
+        assert!(skipped.len() >= 2, "the others are on record: {skipped:?}");
+        assert_unique(&after.into_iter().chain(skipped).collect::<Vec<_>>());
     }
 
     async fn a_drain_tells_handlers_to_stop_and_gives_back_what_does_not(engine: Engine) {
@@ -398,8 +401,18 @@ async fn enqueue(store: &innkeeper::store::Store, job: &str) -> uuid::Uuid {
     store.enqueue(&execution).await.expect("it is enqueued").id
 }
 
+/// The fire times that were run, or are to be.
 async fn fires(store: &innkeeper::store::Store) -> Vec<jiff::Timestamp> {
     let filter = innkeeper::store::ExecutionFilter { job: None, state: None, before: None, limit: 1000 };
+    let records = store.executions(&filter).await.expect("the store answers");
+    let run = records.into_iter().filter(|record| record.state != State::Skipped);
+    run.map(|record| record.scheduled_at).collect()
+}
+
+/// The fire times that are on record as skipped.
+async fn skipped(store: &innkeeper::store::Store) -> Vec<jiff::Timestamp> {
+    let state = Some(State::Skipped);
+    let filter = innkeeper::store::ExecutionFilter { job: None, state, before: None, limit: 1000 };
     let records = store.executions(&filter).await.expect("the store answers");
     records.into_iter().map(|record| record.scheduled_at).collect()
 }

@@ -117,26 +117,7 @@ impl<'a> Side<'a> {
                 let jobs: Vec<Job> = jobs.iter().filter(|choice| named.insert(choice.job)).map(job).collect();
                 self.store.sync_jobs(["file", "api"][*owner], &jobs).await.map(|sync| format!("{sync:?}"))
             }
-            Op::Pause { job, reason } => {
-                let reason = reason.map(words);
-                let paused = self.store.pause_job(&job_name(*job), reason.as_deref()).await?;
-                Ok(format!("{paused}"))
-            }
-            Op::Resume(job) => {
-                self.store.resume_job(&job_name(*job)).await.map(|resumed| format!("{resumed:?}"))
-            }
-            Op::TurnBack => self.store.turn_back().await.map(|jobs| format!("{jobs}")),
-            Op::Backfill { job, seconds, again } => {
-                let now = self.clock.now();
-                let from = now - jiff::SignedDuration::from_secs(*seconds);
-                let fates = self.store.backfill(&job_name(*job), from, now, *again).await?;
-                let made = fates.iter().filter_map(|(_, fate)| match fate {
-                    BackfillFate::Made(id) => Some(*id),
-                    _ => None,
-                });
-                self.executions.extend(made);
-                Ok(self.rename(&fates))
-            }
+            Op::Pause { .. } | Op::Resume(_) | Op::TurnBack | Op::Backfill { .. } => self.plan_jobs(op).await,
             Op::Register { host, plugins, ttl } => self.register(number, *host, plugins, *ttl).await,
             Op::Heartbeat { session, ttl } => {
                 let Some(session) = self.session(*session) else { return Ok(nothing()) };
@@ -167,6 +148,41 @@ impl<'a> Side<'a> {
             Op::Complete { attempt, more, end, session } => {
                 self.complete(*attempt, *more, end, *session).await
             }
+            Op::Log { .. } | Op::Progress { .. } | Op::Checkpoint { .. } => self.leave(op).await,
+            Op::Cancel { .. } | Op::Settle(_) | Op::Repeat { .. } => self.end_or_repeat(op).await,
+        }
+    }
+
+    /// What changes when jobs fire.
+    async fn plan_jobs(&mut self, op: &Op) -> Result<String, StoreError> {
+        match op {
+            Op::Pause { job, reason } => {
+                let reason = reason.map(words);
+                let paused = self.store.pause_job(&job_name(*job), reason.as_deref()).await?;
+                Ok(format!("{paused}"))
+            }
+            Op::Resume(job) => {
+                self.store.resume_job(&job_name(*job)).await.map(|resumed| format!("{resumed:?}"))
+            }
+            Op::TurnBack => self.store.turn_back().await.map(|jobs| format!("{jobs}")),
+            Op::Backfill { job, seconds, again } => {
+                let now = self.clock.now();
+                let from = now - jiff::SignedDuration::from_secs(*seconds);
+                let fates = self.store.backfill(&job_name(*job), from, now, *again).await?;
+                let made = fates.iter().filter_map(|(_, fate)| match fate {
+                    BackfillFate::Made(id) => Some(*id),
+                    _ => None,
+                });
+                self.executions.extend(made);
+                Ok(self.rename(&fates))
+            }
+            other => unreachable!("{other:?} is none of these"),
+        }
+    }
+
+    /// What a handler leaves behind.
+    async fn leave(&mut self, op: &Op) -> Result<String, StoreError> {
+        match op {
             Op::Log { attempt, lines, text } => {
                 let Some(holder) = self.holder(*attempt) else { return Ok(nothing()) };
                 let lines: Vec<LogLine> = (0..*lines).map(|line| self.log_line(text + line)).collect();
@@ -181,6 +197,13 @@ impl<'a> Side<'a> {
                 let Some(holder) = self.holder(*attempt) else { return Ok(nothing()) };
                 self.store.save_checkpoint(holder, &value(*state)).await.map(done)
             }
+            other => unreachable!("{other:?} is none of these"),
+        }
+    }
+
+    /// What an operator does to executions.
+    async fn end_or_repeat(&mut self, op: &Op) -> Result<String, StoreError> {
+        match op {
             Op::Cancel { execution, more, reason } => {
                 let ids: Vec<Uuid> =
                     (0..=*more).filter_map(|next| self.execution(execution + next)).collect();
@@ -196,6 +219,7 @@ impl<'a> Side<'a> {
                 }
                 Ok(self.rename(&repeated))
             }
+            other => unreachable!("{other:?} is none of these"),
         }
     }
 
