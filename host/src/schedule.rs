@@ -4,8 +4,8 @@
 //! [`Schedule::next_after`], so that a preview cannot differ from what happens.
 //!
 //! A fire time is made in this order: a cron expression names dates and times of a clock
-//! ([`pattern`], read by [`expression`]); a calendar takes dates away or moves them; the time zone
-//! makes instants of them ([`cron`], [`wall`]), or elapsed time does ([`interval`]); jitter is
+//! (`pattern`, read by `expression`); a calendar takes dates away or moves them; the time zone
+//! makes instants of them (`cron`, `wall`), or elapsed time does (`interval`); jitter is
 //! added; the bounds are kept. Each step goes forward and back.
 
 use std::time::Duration;

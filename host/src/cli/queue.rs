@@ -128,7 +128,7 @@ fn paused(look: &QueueLook, before: Option<Timestamp>) -> String {
     };
     let waits = if *ready == 0 { String::new() } else { format!(" {} to start.", waits(*ready)) };
     format!(
-        "Paused queue `{}`: within a second, hosts start nothing of it any more. {goes_on}{waits}\nSchedules go \
+        "Paused queue `{}`: from now on hosts start nothing of it. {goes_on}{waits}\nSchedules go \
          on firing, and what they fire waits: `innkeeper queue resume {}`.",
         queue.name, queue.name
     )

@@ -228,6 +228,7 @@ statements! { WRITES:
             where ctid = any (array(
                 select r.ctid from innkeeper.ready r
                 where r.queue_id = $5 and r.rank >= $4
+                  and (select q.paused_at is null from innkeeper.queue q where q.id = $5)
                   and (select j.paused_at is null
                        from innkeeper.job j
                        join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin

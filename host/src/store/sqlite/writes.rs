@@ -198,6 +198,7 @@ statements! { WRITES:
         cross join execution e on e.id = r.execution_id
         left join checkpoint k on k.execution_id = r.execution_id
         where r.queue_id = $4 and r.rank >= $3
+          and (select q.paused_at is null from queue q where q.id = $4)
           and (select j.paused_at is null
                from job j join host_plugin p on p.session_id = $1 and p.plugin = j.plugin
                where j.id = r.job_id)
