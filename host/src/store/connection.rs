@@ -88,7 +88,7 @@ impl StoreOptions {
     pub const TIMEOUT: Duration = Duration::from_secs(10);
 }
 
-/// START and COMPLETION find each row by a key, whatever the numbers are: one plan will do, and to
+/// START, COMPLETION and planning find each row by a key, whatever the numbers are: one plan will do, and to
 /// make another one takes a third of what a START takes to run. The server is not to choose it by
 /// the size of tables, since it may do so while they are empty.
 const BY_KEYS: &str = "set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off; \
@@ -177,7 +177,9 @@ impl Store {
                 };
                 let begin = match name {
                     PhaseName::Migration => format!("{}; set local statement_timeout = 0", self.begin),
-                    PhaseName::Start | PhaseName::Completion => format!("{}; {BY_KEYS}", self.begin),
+                    PhaseName::Start | PhaseName::Completion | PhaseName::Plan => {
+                        format!("{}; {BY_KEYS}", self.begin)
+                    }
                     _ => self.begin.to_string(),
                 };
                 tx.begin(begin).await?;
