@@ -147,13 +147,6 @@ impl Schedule {
         }
     }
 
-    /// The latest fire time in `first..=now`, where `first` is one; how missed fires become
-    /// a single one.
-    #[must_use]
-    pub fn latest_until(&self, first: Timestamp, now: Timestamp) -> Timestamp {
-        self.last_until(now).map_or(first, |last| last.max(first))
-    }
-
     /// The zone in which fire times are shown.
     #[must_use]
     pub fn zone(&self) -> &TimeZone {

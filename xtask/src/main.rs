@@ -16,6 +16,7 @@ mod lint;
 mod pgbouncer;
 mod postgres;
 mod process;
+mod program;
 mod simulate;
 mod soak;
 mod steps;

@@ -4,12 +4,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{self, Built};
-use crate::postgres::{self, Server, Settings};
+use crate::cargo::Built;
 use crate::process;
+use crate::program;
 use crate::steps::Steps;
 use crate::test::POSTGRES_URL;
-use crate::toolchain;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Options<'a> {
@@ -27,31 +26,11 @@ struct Options<'a> {
 pub fn run(steps: &mut Steps, args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
     let result = process::Output::take()?;
-    let given_url = std::env::var(POSTGRES_URL).ok().filter(|url| !url.is_empty());
-    let needs_server = options.engine == "postgres" && given_url.is_none();
-    steps.run("target of the plugins, added where it is missing", toolchain::add_guest_target)?;
-    let programs = needs_server
-        .then(|| steps.run("PostgreSQL, installed where it is missing", postgres::find_or_install))
-        .transpose()?;
-    // It runs none of them, but shares the build of what the tests need.
-    steps.run("build plugins", cargo::build_guests)?;
-    steps.run("build host", cargo::build_programs)?;
-    let built = Built::find()?;
-    let server = match &programs {
-        None => None,
-        Some(programs) => {
-            Some(steps.run("start PostgreSQL", || Server::start(programs, &Settings::default()))?)
-        }
-    };
-    let url = server.as_ref().map(Server::url).or(given_url.as_deref()).unwrap_or_default();
-    let simulated = steps.run("simulation", || {
-        let status = process::run_through(options.command(&built, url).stdout(result.into_stdio()))?;
-        if status.success() { Ok(()) } else { Err(process::failed(status).into()) }
-    });
-    if let Some(server) = server {
-        steps.run("stop PostgreSQL", || server.stop())?;
-    }
-    simulated
+    program::run(steps, "simulation", options.engine == "postgres", |built, url| {
+        let mut command = options.command(built, url);
+        command.stdout(result.into_stdio());
+        command
+    })
 }
 
 impl<'a> Options<'a> {

@@ -46,11 +46,11 @@ row! {
 }
 
 row! {
+    #[derive(Clone)]
     struct EndRow {
         id: Uuid,
         job: String,
         scheduled_at: Time,
-        outcome: String,
         attempt: i32,
         result: Option<String>,
         error: Option<String>,
@@ -347,14 +347,6 @@ impl EndRow {
     }
 
     fn without_result(&self) -> Self {
-        Self {
-            id: self.id,
-            job: self.job.clone(),
-            scheduled_at: self.scheduled_at,
-            outcome: self.outcome.clone(),
-            attempt: self.attempt,
-            result: None,
-            error: self.error.clone(),
-        }
+        Self { result: None, ..self.clone() }
     }
 }

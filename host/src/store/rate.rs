@@ -27,7 +27,6 @@ pub(super) struct Allowance {
 row! {
     struct UsesRow {
         uses: i64,
-        pending: i64,
         first: Option<Time>,
     }
 }
@@ -40,7 +39,6 @@ pub(super) async fn allowance(tx: &mut PhaseTx, job: i32, rate: Rate) -> Result<
         sqlx::query_as(sql::RATE_USES).bind(now).bind(job).bind(period).fetch_one(conn).await?
     });
     let used = u32::try_from(uses.uses).unwrap_or(u32::MAX);
-    debug_assert!(uses.pending <= uses.uses, "what has not started is among the uses");
     let more_at = uses.first.map(|first| Time::from_micros(first.micros().saturating_add(period)));
     Ok(Allowance { free: rate.count.saturating_sub(used), more_at })
 }

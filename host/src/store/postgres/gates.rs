@@ -144,7 +144,7 @@ statements! { GATES:
                       where n.job_id = s.job_id and n.kind = s.kind and n.upstream_id = s.upstream_id
                         and n.id > s.id)";
     ENDS = "
-        select e.id, j.name as job, e.scheduled_at, c.outcome, c.attempt, c.result::text as result,
+        select e.id, j.name as job, e.scheduled_at, c.attempt, c.result::text as result,
                c.error::text as error
         from unnest($1::uuid[]) as t (id)
         cross join lateral (select * from innkeeper.execution where id = t.id offset 0) e

@@ -135,7 +135,7 @@ statements! { GATES:
                       where n.job_id = signal.job_id and n.kind = signal.kind
                         and n.upstream_id = signal.upstream_id and n.id > signal.id)";
     ENDS = "
-        select e.id, j.name as job, e.scheduled_at, c.outcome, c.attempt, c.result, c.error
+        select e.id, j.name as job, e.scheduled_at, c.attempt, c.result, c.error
         from json_each($1) t
         cross join execution e on e.id = unhex(t.value)
         join job j on j.id = e.job_id
