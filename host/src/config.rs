@@ -39,6 +39,7 @@ use self::values::ArgPlaces;
 use crate::args::ArgsError;
 use crate::database_url::DatabaseUrl;
 use crate::job::{History, Job, Name};
+use crate::limits::Limits;
 use crate::policy::Queue;
 
 /// What `innkeeper init` writes: every key, with its default.
@@ -377,13 +378,4 @@ impl fmt::Debug for PluginConfig {
             .field("default_database", &self.default_database)
             .finish()
     }
-}
-
-/// `[plugins.NAME.limits]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of linear memory and tables of one execution in all.
-    pub memory: u64,
-    /// The time-out of jobs that name none.
-    pub timeout: Duration,
 }

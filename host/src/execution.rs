@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::job::{Job, Name, OnCrash};
+use crate::limits::Usage;
 
 /// Where an execution stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -314,6 +315,8 @@ pub struct Completion {
     pub has_unique_key: bool,
     /// As in the attempt.
     pub effects: Effects,
+    /// What the attempt has used; none where it was not called.
+    pub usage: Option<Usage>,
 }
 
 /// What becomes of an execution after an attempt.
@@ -340,6 +343,7 @@ impl Attempt {
             outcome,
             has_unique_key: self.has_unique_key,
             effects: self.effects,
+            usage: None,
         }
     }
 }

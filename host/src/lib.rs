@@ -22,6 +22,7 @@ pub mod execution;
 pub mod http;
 pub mod interfaces;
 pub mod job;
+pub mod limits;
 pub mod name;
 pub mod plugin;
 pub mod policy;

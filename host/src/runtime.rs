@@ -19,7 +19,7 @@ mod load;
 mod state;
 mod threads;
 
-pub use call::{Call, Stop};
+pub use call::{Call, Called, Stop};
 pub use load::{LoadError, LoadedComponent};
 use state::GuestState;
 use threads::Threads;

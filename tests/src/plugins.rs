@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::config::{DatabaseConfig, GrantConfig, Limits, PluginConfig};
+use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::interfaces::db::{BeginOptions, Database, Databases, Grants, RowSet, Session, Value};
 use innkeeper::job::Name;
+use innkeeper::limits::Limits;
 
 use crate::database::{Engine, TestDatabase};
 use crate::host::until;

@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "database_url",
     "execution",
     "job",
+    "limits",
     "name",
     "policy",
     "retry",

@@ -8,6 +8,7 @@ use innkeeper::execution::{Attempt, FailureKind, Outcome, State, Trigger};
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::Session;
 use innkeeper::job::{Job, Name, OnCrash};
+use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
 use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, Runtime, Stop};
@@ -73,7 +74,7 @@ fn attempt(handler: &str, args: Value) -> Attempt {
 async fn a_call_that_is_stopped_before_it_begins_runs_nothing() {
     let runtime = Runtime::new(1, 64 << 20).expect("there is room");
     let source = Source::read(&guest("probe")).expect("it is there");
-    let component = runtime.load(&source, 64 << 20).await.expect("it can be loaded");
+    let component = runtime.load(&source, Limits::default()).await.expect("it can be loaded");
     let attempt = attempt("echo", json!("anything"));
     let call = async |stop: &Stop| {
         let call = Call {
@@ -81,10 +82,10 @@ async fn a_call_that_is_stopped_before_it_begins_runs_nothing() {
             config: Arc::default(),
             session: Session::refused(),
             port: Arc::new(ClosedPort),
-            memory: 64 << 20,
+            limits: Limits::default(),
             stop,
         };
-        runtime.call(&component, call).await
+        runtime.call(&component, call).await.outcome
     };
     let stop = Stop::new();
     assert!(matches!(call(&stop).await, Outcome::Succeeded(_)), "it returns at once");

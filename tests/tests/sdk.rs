@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use innkeeper::config::{DatabaseConfig, GrantConfig, Limits, PluginConfig};
+use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::execution::{Attempt, FailureKind, LogLine, Outcome, Progress, Trigger};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
 use innkeeper::interfaces::{EnqueueError, EnqueueRequest, Port};
 use innkeeper::job::{Job, Name, OnCrash};
+use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
 use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
@@ -32,7 +33,7 @@ async fn probe() -> &'static (Runtime, LoadedComponent) {
     let load = async || {
         let runtime = Runtime::new(32, MEMORY).expect("there is room");
         let source = Source::read(&guest("probe")).expect("it is there");
-        let component = runtime.load(&source, MEMORY).await.expect("it can be loaded");
+        let component = runtime.load(&source, Limits::default()).await.expect("it can be loaded");
         (runtime, component)
     };
     PROBE.get_or_init(load).await
@@ -78,10 +79,10 @@ impl Scene {
             config: Arc::default(),
             session: Session::new(Arc::clone(&self.grants), format!("job {handler}"), timeout),
             port,
-            memory: MEMORY,
+            limits: Limits::default(),
             stop: &Stop::new(),
         };
-        runtime.call(component, call).await
+        runtime.call(component, call).await.outcome
     }
 
     /// The result of a call that must succeed.

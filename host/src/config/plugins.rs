@@ -2,20 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use super::grants::{self, Surroundings};
 use super::table::Table;
-use super::{LONGEST_TIMEOUT, Limits, Places, PluginConfig, SHORTEST_TIMEOUT, values};
+use super::{LONGEST_TIMEOUT, Places, PluginConfig, SHORTEST_TIMEOUT, values};
 use crate::job::Name;
+use crate::limits::Limits;
 
 const MIB: u64 = 1 << 20;
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { memory: 64 * MIB, timeout: Duration::from_secs(300) }
-    }
-}
 
 pub(super) fn plugins(
     tables: Vec<(Name, Table<'_>)>,

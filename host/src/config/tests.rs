@@ -95,7 +95,7 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
     let plugin = &config.plugins[&name("maintenance")];
     assert_eq!(plugin.component, Path::new("plugins/maintenance.wasm"));
     assert!(plugin.config.is_empty() && plugin.jobs.is_empty());
-    assert_eq!(plugin.limits, Limits { memory: 64 << 20, timeout: Duration::from_secs(300) });
+    assert_eq!(plugin.limits, Limits::default());
     assert_eq!(plugin.default_database, Some(name("app")), "the only one is the default");
     assert_eq!(database.max_size, None, "as large as the disk allows");
     let grant = &plugin.databases[&name("app")];
@@ -231,7 +231,8 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     let plugin = &config.plugins[&name("p")];
     assert_eq!(plugin.component, Path::new("/opt/p.wasm"));
     assert_eq!(plugin.jobs, BTreeSet::from([name("j")]));
-    assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout: Duration::from_secs(5400) });
+    let timeout = Duration::from_secs(5400);
+    assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout });
     assert_eq!(plugin.databases.keys().collect::<Vec<_>>(), [&name("app"), &name("other")]);
     assert_eq!(plugin.default_database, Some(name("other")));
     let grant = &plugin.databases[&name("other")];

@@ -14,9 +14,9 @@ use super::port::EnginePort;
 use super::queues::Slot;
 use super::registry::Plugin;
 use super::session::LiveSession;
-use crate::execution::{Attempt, Failure, FailureKind, Outcome};
+use crate::execution::{Attempt, Completion, Failure, FailureKind, Outcome};
 use crate::interfaces::db::Session;
-use crate::runtime::Call;
+use crate::runtime::{Call, Called};
 
 /// Runs the attempt and hands its completion on, with the slot: it is free once the
 /// completion is durable.
@@ -28,11 +28,11 @@ pub(super) async fn execute(
     completions: Completions,
 ) {
     tracing::debug!(job = %attempt.job.name, execution = %attempt.execution, attempt = attempt.attempt, "started");
-    let outcome = match engine.plugins.get(&attempt.job.plugin).cloned() {
+    let Called { outcome, usage } = match engine.plugins.get(&attempt.job.plugin).cloned() {
         Some(plugin) => run_cancellable(&engine, &session, plugin, &attempt).await,
-        None => host_failure(format!("this host has no plugin `{}`", attempt.job.plugin)),
+        None => Called::not(host_failure(format!("this host has no plugin `{}`", attempt.job.plugin))),
     };
-    let completion = attempt.finish(outcome);
+    let completion = Completion { usage, ..attempt.finish(outcome) };
     completions.send(Ended { session, completion, slot }).await;
 }
 
@@ -42,16 +42,16 @@ async fn run_cancellable(
     session: &Arc<LiveSession>,
     plugin: Arc<Plugin>,
     attempt: &Attempt,
-) -> Outcome {
+) -> Called {
     let entered = engine.cancellations.enter(attempt.lease, &session.stop);
     let cancellation = &entered.cancellation;
     let grace = attempt.job.policies.cancel_grace;
-    let outcome = tokio::select! {
+    let called = tokio::select! {
         biased;
-        outcome = run(engine, session, plugin, attempt, cancellation) => outcome,
+        called = run(engine, session, plugin, attempt, cancellation) => called,
         never = cancellation.enforce(grace) => match never {},
     };
-    cancellation.judge(outcome, grace)
+    Called { outcome: cancellation.judge(called.outcome, grace), usage: called.usage }
 }
 
 /// When it returns, every transaction that the handler caused has ended, its own in the
@@ -62,13 +62,13 @@ async fn run(
     plugin: Arc<Plugin>,
     attempt: &Attempt,
     cancellation: &Arc<Cancellation>,
-) -> Outcome {
+) -> Called {
     if let Err(failure) = check(&plugin, attempt) {
-        return Outcome::Failed(failure);
+        return Called::not(Outcome::Failed(failure));
     }
     let owner = format!("job `{}`, execution {}", attempt.job.name, attempt.execution);
     if let Err(outcome) = fence::raise(&plugin, &cancellation.stop, attempt).await {
-        return outcome;
+        return Called::not(outcome);
     }
     let commits = Commits::new(session);
     let db = Session::of_attempt(plugin.grants.clone(), owner, commits.holder(attempt), attempt.job.timeout);
@@ -80,20 +80,22 @@ async fn run(
         config: plugin.config.clone(),
         session: db.clone(),
         port: port.clone(),
-        memory: plugin.limits.memory,
+        limits: plugin.limits,
         stop: &cancellation.stop,
     };
     let calling = AssertUnwindSafe(engine.runtime.call(&plugin.component, call));
     // What the call has changed is its own, but for the session and the port, whose locks bear
     // a panic of their holder.
-    let outcome = calling.catch_unwind().await.unwrap_or_else(|panic| {
+    let called = calling.catch_unwind().await.unwrap_or_else(|panic| {
         let panic = panic_text(panic.as_ref());
-        host_failure(format!("the host failed while it ran the handler, which is a bug: {panic}"))
+        Called::not(host_failure(format!(
+            "the host failed while it ran the handler, which is a bug: {panic}"
+        )))
     });
     // After a call that ended as it should there is nothing left for these two.
     let ended = db.end().await;
     port.settle().await;
-    commits.judge(outcome, ended, &plugin)
+    Called { outcome: commits.judge(called.outcome, ended, &plugin), usage: called.usage }
 }
 
 /// What a panic says, as far as it is text.

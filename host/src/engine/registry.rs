@@ -7,9 +7,10 @@ use serde_json::Value;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::args::{ArgsError, ArgsSchema};
-use crate::config::{Config, Limits, PluginConfig};
+use crate::config::{Config, PluginConfig};
 use crate::interfaces::db::{Databases, Grants};
 use crate::job::Name;
+use crate::limits::Limits;
 use crate::plugin::{self, Digest, Handler, Source};
 use crate::runtime::{LoadedComponent, Runtime};
 
@@ -125,7 +126,7 @@ async fn load_plugin(
         .map_err(|error| error.to_string())?
         .map_err(|error| error.to_string())?;
     let component = runtime
-        .load(&source, config.limits.memory)
+        .load(&source, config.limits)
         .await
         .map_err(|error| format!("{}: {error}", source.path.display()))?;
     Ok(Plugin {

@@ -19,6 +19,7 @@ use crate::interfaces::Port;
 use crate::interfaces::bindings::innkeeper::plugin::types;
 use crate::interfaces::db::{Ended, Session};
 use crate::interfaces::stdio::Output;
+use crate::limits::{Limits, Usage};
 
 /// What a call needs besides the component.
 pub struct Call<'a> {
@@ -30,10 +31,27 @@ pub struct Call<'a> {
     pub session: Arc<Session>,
     /// The host's side.
     pub port: Arc<dyn Port>,
-    /// Bytes.
-    pub memory: u64,
+    /// What it may use.
+    pub limits: Limits,
     /// Ends the call before it is done.
     pub stop: &'a Stop,
+}
+
+/// How a call ended, and what it has used.
+#[derive(Debug)]
+pub struct Called {
+    /// The attempt's outcome.
+    pub outcome: Outcome,
+    /// None where the handler was not called.
+    pub usage: Option<Usage>,
+}
+
+impl Called {
+    /// The handler was not called at all.
+    #[must_use]
+    pub fn not(outcome: Outcome) -> Self {
+        Self { outcome, usage: None }
+    }
 }
 
 /// Ends a call from outside: the guest is stopped wherever it is.
@@ -54,19 +72,21 @@ impl Runtime {
     ///
     /// Whatever happens, in this order: the guest is ended, its transactions are ended, its
     /// instance is dropped; then this returns. The caller records the completion.
-    pub async fn call(&self, component: &LoadedComponent, call: Call<'_>) -> Outcome {
+    pub async fn call(&self, component: &LoadedComponent, call: Call<'_>) -> Called {
+        let begun = Instant::now();
         let output = Output::default();
         let state = GuestState::new(
             call.config.clone(),
             call.session.clone(),
             call.port.clone(),
             output.clone(),
-            call.memory,
+            call.limits,
         );
         let mut store = state::store(&self.engine, state);
         let ending = run_guest(component, &mut store, &call).await;
         let ended = call.session.end().await;
-        let complaint = store.data().memory.complaint();
+        let memory = &store.data().memory;
+        let (complaint, memory_peak_bytes) = (memory.complaint(), memory.peak());
         drop(store);
 
         let rest = output.finish();
@@ -81,7 +101,9 @@ impl Runtime {
             }
             call.port.log(left_open).await;
         }
-        classify(ending, call.attempt.job.timeout, complaint, &last_words)
+        let outcome = classify(ending, call.attempt.job.timeout, complaint, &last_words);
+        let wall_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Called { outcome, usage: Some(Usage { wall_us, memory_peak_bytes, ..Usage::default() }) }
     }
 }
 

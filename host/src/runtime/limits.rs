@@ -11,6 +11,7 @@ pub(super) const MOST_TABLE_ELEMENTS: usize = 200_000;
 pub(super) struct MemoryLimit {
     limit: usize,
     used: usize,
+    peak: usize,
     /// What was approved last: it is taken back where it then fails.
     approved: usize,
     refused: Option<Refused>,
@@ -24,7 +25,13 @@ struct Refused {
 
 impl MemoryLimit {
     pub(super) fn new(bytes: u64) -> Self {
-        Self { limit: usize::try_from(bytes).unwrap_or(usize::MAX), used: 0, approved: 0, refused: None }
+        Self {
+            limit: usize::try_from(bytes).unwrap_or(usize::MAX),
+            used: 0,
+            peak: 0,
+            approved: 0,
+            refused: None,
+        }
     }
 
     /// What to tell the operator, where something was refused. It need not be why the guest
@@ -40,12 +47,18 @@ impl MemoryLimit {
         ))
     }
 
+    /// The most bytes that there were at one time.
+    pub(super) fn peak(&self) -> u64 {
+        self.peak as u64
+    }
+
     fn grow(&mut self, by: usize) -> bool {
         if self.used.saturating_add(by) > self.limit {
             self.refused = Some(Refused { used: self.used, wanted: by });
             return false;
         }
         self.used += by;
+        self.peak = self.peak.max(self.used);
         self.approved = by;
         true
     }

@@ -14,6 +14,7 @@ use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
 use crate::interfaces::stdio::Output;
+use crate::limits::Limits;
 use crate::plugin::{Handler, Source};
 
 /// The export that makes a component a plugin.
@@ -75,7 +76,7 @@ impl Runtime {
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub async fn load(&self, source: &Source, memory: u64) -> Result<LoadedComponent, LoadError> {
+    pub async fn load(&self, source: &Source, limits: Limits) -> Result<LoadedComponent, LoadError> {
         check_form(&source.bytes)?;
         let engine = self.engine.clone();
         let bytes = source.bytes.clone();
@@ -89,20 +90,20 @@ impl Runtime {
             .instantiate_pre(&component)
             .and_then(PluginPre::new)
             .map_err(|error| LoadError::Import(reason(&error)))?;
-        let handlers = self.describe(&pre, memory).await?;
+        let handlers = self.describe(&pre, limits).await?;
         tracing::debug!(path = %source.path.display(), handlers = handlers.len(), "component loaded");
         Ok(LoadedComponent { pre, handlers })
     }
 
     /// Asks a component for its handlers, with everything refused.
-    async fn describe(&self, pre: &PluginPre<GuestState>, memory: u64) -> Result<Vec<Handler>, LoadError> {
+    async fn describe(&self, pre: &PluginPre<GuestState>, limits: Limits) -> Result<Vec<Handler>, LoadError> {
         let output = Output::default();
         let state = GuestState::new(
             Arc::new(WasiConfigVariables::new()),
             Session::refused(),
             Arc::new(ClosedPort),
             output.clone(),
-            memory,
+            limits,
         );
         let mut store = state::store(&self.engine, state);
         let described = tokio::time::timeout(DESCRIBE_TIMEOUT, async {

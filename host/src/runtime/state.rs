@@ -13,6 +13,7 @@ use crate::interfaces::db::{DbView, Session};
 use crate::interfaces::jobs::JobsView;
 use crate::interfaces::stdio::Output;
 use crate::interfaces::{Port, context, db, jobs};
+use crate::limits::Limits;
 
 /// The data of a wasmtime store.
 pub(super) struct GuestState {
@@ -32,7 +33,7 @@ impl GuestState {
         session: Arc<Session>,
         port: Arc<dyn Port>,
         output: Output,
-        memory: u64,
+        limits: Limits,
     ) -> Self {
         let wasi = WasiCtx::builder().stdout(output.stdout()).stderr(output.stderr()).build();
         Self {
@@ -42,7 +43,7 @@ impl GuestState {
             session,
             port,
             output,
-            memory: MemoryLimit::new(memory),
+            memory: MemoryLimit::new(limits.memory),
         }
     }
 }

@@ -123,6 +123,7 @@ impl OpenStartRow {
             next,
             has_unique_key: self.has_unique_key,
             effects,
+            usage: None,
         })
     }
 

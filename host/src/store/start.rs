@@ -159,6 +159,7 @@ impl StartRow {
             next: next_without_definition(attempt, max_attempts),
             has_unique_key: self.has_unique_key,
             effects,
+            usage: None,
         })
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use innkeeper::config::{DatabaseConfig, GrantConfig, Limits, PluginConfig};
+use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::database_url::DatabaseUrl;
 use innkeeper::execution::{Attempt, Outcome, Trigger};
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::{Databases, Grants, Session};
 use innkeeper::job::{Job, Name, OnCrash};
+use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
 use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
@@ -39,6 +40,11 @@ struct Inner {
     grants: Arc<Grants>,
 }
 
+/// What the guest's executions may use.
+fn limits() -> Limits {
+    Limits { memory: MEMORY, timeout: TIMEOUT }
+}
+
 /// What one side has measured.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Measured {
@@ -59,7 +65,7 @@ impl Guest {
     pub async fn load(url: &DatabaseUrl) -> Result<Self> {
         let runtime = Runtime::new(1, MEMORY)?;
         let source = Source::read(&guest("bench")).context("the guest of the benchmarks is not built")?;
-        let component = runtime.load(&source, MEMORY).await?;
+        let component = runtime.load(&source, limits()).await?;
         let (plugin, database) = (name("bench")?, name("bench")?);
         let config = DatabaseConfig {
             url: url.clone(),
@@ -72,7 +78,7 @@ impl Guest {
             component: guest("bench"),
             config: BTreeMap::new(),
             jobs: std::collections::BTreeSet::new(),
-            limits: Limits { memory: MEMORY, timeout: TIMEOUT },
+            limits: limits(),
             databases: BTreeMap::from([(database.clone(), GrantConfig::default())]),
             default_database: None,
         };
@@ -106,12 +112,12 @@ impl Guest {
                 config: Arc::default(),
                 session,
                 port: Arc::new(ClosedPort),
-                memory: MEMORY,
+                limits: limits(),
                 stop: &stop,
             };
             inner.runtime.call(&inner.component, call).await
         });
-        called.await.context("the host failed")
+        Ok(called.await.context("the host failed")?.outcome)
     }
 
     /// Connections that an execution has at this moment.

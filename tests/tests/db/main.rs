@@ -19,11 +19,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::config::{DatabaseConfig, GrantConfig, Limits, PluginConfig};
+use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::interfaces::db::{
     BeginOptions, Database, Databases, Error, ErrorKind, Grants, RowSet, Session, Value,
 };
 use innkeeper::job::Name;
+use innkeeper::limits::Limits;
 
 use database::{Engine, TestDatabase, until};
 

@@ -97,10 +97,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{DatabaseConfig, GrantConfig, Limits, PluginConfig};
+    use crate::config::{DatabaseConfig, GrantConfig, PluginConfig};
     use crate::database_url::DatabaseUrl;
     use crate::interfaces::db::pool::{Connections, Databases};
     use crate::interfaces::db::{BeginOptions, Grants, Session};
+    use crate::limits::Limits;
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
