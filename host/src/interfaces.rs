@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::execution::{LogLine, Progress};
 
+pub mod activity;
 pub mod context;
 pub mod db;
 pub mod jobs;

@@ -7,6 +7,7 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
 use super::Port;
+use super::activity::{Activity, What};
 use super::bindings::innkeeper::plugin::{context, types};
 use super::stdio::Output;
 use crate::bounds;
@@ -18,6 +19,8 @@ pub struct ContextView<'a> {
     pub port: &'a Arc<dyn Port>,
     /// What the guest wrote to its standard streams and is not in the log yet.
     pub output: &'a Output,
+    /// What the execution is doing.
+    pub activity: &'a Activity,
 }
 
 struct View;
@@ -52,17 +55,20 @@ impl context::Host for ContextView<'_> {
         let message = bounds::cut(message, bounds::MESSAGE);
         let fields = to_fields(fields);
         lines.push(LogLine { at: crate::clock::now(), level: log_level(level), message, fields });
+        let _entered = self.activity.enter(What::Host("context.log"));
         self.port.log(lines).await;
         Ok(())
     }
 
     async fn progress(&mut self, done: u64, total: Option<u64>, message: Option<String>) -> Result<()> {
         let message = message.map(|message| bounds::cut(message, bounds::MESSAGE));
+        let _entered = self.activity.enter(What::Host("context.progress"));
         self.port.progress(Progress { done, total, message }).await;
         Ok(())
     }
 
     async fn save_checkpoint(&mut self, state: String) -> Result<Result<(), String>> {
+        let _entered = self.activity.enter(What::Host("context.save-checkpoint"));
         match bounds::document(&state) {
             Ok(state) => Ok(self.port.save_checkpoint(state).await),
             Err(why) => Ok(Err(format!("the checkpoint was not recorded: it {why}"))),

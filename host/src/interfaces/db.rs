@@ -37,6 +37,7 @@
 mod caller;
 mod civil;
 mod connection;
+mod counts;
 mod error;
 pub mod fence;
 mod grant;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
+use super::activity::{Activity, What};
 use super::bindings::innkeeper::plugin::{jobs, types};
 use super::{EnqueueError, EnqueueRequest, Port};
 use crate::bounds;
@@ -14,6 +15,8 @@ use crate::bounds;
 pub struct JobsView<'a> {
     /// The host's side.
     pub port: &'a Arc<dyn Port>,
+    /// What the execution is doing.
+    pub activity: &'a Activity,
 }
 
 struct View;
@@ -39,6 +42,7 @@ impl jobs::Host for JobsView<'_> {
             Ok(request) => request,
             Err(error) => return Ok(Err(to_wit(error))),
         };
+        let _entered = self.activity.enter(What::Host("jobs.enqueue"));
         Ok(self.port.enqueue(request).await.map(|id| id.to_string()).map_err(to_wit))
     }
 }

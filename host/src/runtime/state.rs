@@ -77,7 +77,11 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     context::add_to_linker(&mut linker, |state: &mut GuestState| ContextView {
         port: &state.port,
         output: &state.output,
+        activity: state.session.activity(),
     })?;
-    jobs::add_to_linker(&mut linker, |state: &mut GuestState| JobsView { port: &state.port })?;
+    jobs::add_to_linker(&mut linker, |state: &mut GuestState| JobsView {
+        port: &state.port,
+        activity: state.session.activity(),
+    })?;
     Ok(linker)
 }

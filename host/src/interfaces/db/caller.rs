@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::counts::Counts;
 use super::fence::Holder;
+use crate::interfaces::activity::Activity;
 use crate::job::Name;
 
 /// One execution, as its transactions know it.
@@ -25,6 +27,10 @@ pub(super) struct Caller {
     pub(super) deadline: Instant,
     /// Cancelled when the execution ends.
     pub(super) closing: CancellationToken,
+    /// What the execution is doing.
+    pub(super) activity: Activity,
+    /// What it has had.
+    pub(super) counts: Counts,
     /// What [`super::Ended`] will say.
     pub(super) rolled_back: AtomicUsize,
     /// What [`super::Ended`] will say.
@@ -43,6 +49,8 @@ impl Caller {
             // Too far away to be counted: a hundred years.
             deadline: now.checked_add(time).unwrap_or(now + Duration::from_secs(100 * 366 * 86_400)),
             closing: CancellationToken::new(),
+            activity: Activity::default(),
+            counts: Counts::default(),
             rolled_back: AtomicUsize::new(0),
             unconfirmed: AtomicUsize::new(0),
         }

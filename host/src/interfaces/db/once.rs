@@ -79,6 +79,9 @@ async fn in_one_go(
     let ending = supervise(connection.once(&begin, work), &canceller, term).await;
     let (ran, may_commit) = (connection.ran(), connection.may_commit());
     let left_after_error = connection.left();
+    if ran {
+        caller.counts.transaction();
+    }
     match ending {
         Ending::Done(Ok((output, left))) => {
             give_back(lease, left).await;

@@ -36,6 +36,7 @@ use super::statement::Dialect;
 use super::{Error, ErrorKind, error};
 use crate::config::DatabaseConfig;
 use crate::database_url::DatabaseUrl;
+use crate::interfaces::activity::What;
 use crate::job::Name;
 
 /// How long opening a connection may take at least, however short a wait for a free one may be:
@@ -233,7 +234,10 @@ impl Database {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(TryAcquireError::Closed) => return Err(shutting_down().into()),
-            Err(TryAcquireError::NoPermits) => self.wait(caller, until).await?,
+            Err(TryAcquireError::NoPermits) => {
+                let _waiting = caller.activity.enter(What::Connection(self.name.clone()));
+                self.wait(caller, until).await?
+            }
         };
         let (slot, found, evicted) = self.take(permit, caller);
         if let Some(connection) = found {
@@ -242,6 +246,7 @@ impl Database {
         if let Some(evicted) = evicted {
             evicted.close().await;
         }
+        let _connecting = caller.activity.enter(What::Connection(self.name.clone()));
         let connection = tokio::select! {
             biased;
             () = caller.closing.cancelled() => return Err(error::execution_ended().into()),

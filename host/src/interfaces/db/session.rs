@@ -17,14 +17,18 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::caller::Caller;
+use super::counts::params_size;
 use super::fence::Holder;
 use super::grant::Grant;
 use super::grants::{Granted, Grants};
+use super::rows::row_size;
 use super::serve::{Command, OwnedTask, Reply, serve};
 use super::transaction::Transaction;
 use super::work::Output;
 use super::{BeginOptions, Column, Error, ErrorKind, RowSet, Value, error, once};
+use crate::interfaces::activity::{Activity, Entered, What};
 use crate::job::Name;
+use crate::limits::Usage;
 
 /// How long the end of an execution may take. The tasks give up before.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,12 +99,23 @@ impl Session {
         Self { grants, caller: Arc::new(caller), tasks: TaskTracker::new(), registry: Mutex::default() }
     }
 
+    /// What the execution is doing. The other interfaces note it here as well.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.caller.activity
+    }
+
+    /// Writes down what the execution has had of its databases so far.
+    pub fn count(&self, usage: &mut Usage) {
+        self.caller.counts.write(usage);
+    }
+
     /// Runs one statement on the default database, in a transaction of its own.
     ///
     /// # Errors
     /// As the WIT says. Nothing was changed then, unless the kind is `connection`.
     pub async fn query(&self, statement: String, params: Vec<Value>) -> Result<RowSet, Error> {
-        rows(self.call(statement, OwnedTask::Rows(params)).await?)
+        rows(self.call("in a query", statement, OwnedTask::Rows(params)).await?)
     }
 
     /// As [`Self::query`], for the number of rows that the statement changed.
@@ -108,7 +123,7 @@ impl Session {
     /// # Errors
     /// As [`Self::query`].
     pub async fn execute(&self, statement: String, params: Vec<Value>) -> Result<u64, Error> {
-        changed(self.call(statement, OwnedTask::Changes(params)).await?)
+        changed(self.call("in a statement", statement, OwnedTask::Changes(params)).await?)
     }
 
     /// As [`Self::execute`], once for each parameter list, all or nothing.
@@ -116,7 +131,7 @@ impl Session {
     /// # Errors
     /// As [`Self::query`].
     pub async fn execute_many(&self, statement: String, params: Vec<Vec<Value>>) -> Result<u64, Error> {
-        changed(self.call(statement, OwnedTask::Many(params)).await?)
+        changed(self.call("in `execute-many`", statement, OwnedTask::Many(params)).await?)
     }
 
     /// Opens a transaction and returns its number in this session, never used again.
@@ -124,6 +139,7 @@ impl Session {
     /// # Errors
     /// As the WIT says.
     pub async fn begin(&self, options: BeginOptions) -> Result<u64, Error> {
+        let _entered = self.enter("in `begin`");
         let Granted { database, grant } = self.granted(options.database.as_deref())?;
         let caller = Arc::clone(&self.caller);
         let (commands, receiver) = mpsc::channel(1);
@@ -156,7 +172,7 @@ impl Session {
     /// As the WIT says. The transaction has failed then, unless a limit kept the statement from
     /// running at all; only a rollback is left, of all or to a savepoint.
     pub async fn query_in(&self, id: u64, statement: String, params: Vec<Value>) -> Result<RowSet, Error> {
-        rows(self.call_in(id, statement, OwnedTask::Rows(params)).await?)
+        rows(self.call_in("in a query", id, statement, OwnedTask::Rows(params)).await?)
     }
 
     /// As [`Self::query_in`], for the number of rows that the statement changed.
@@ -164,7 +180,7 @@ impl Session {
     /// # Errors
     /// As [`Self::query_in`].
     pub async fn execute_in(&self, id: u64, statement: String, params: Vec<Value>) -> Result<u64, Error> {
-        changed(self.call_in(id, statement, OwnedTask::Changes(params)).await?)
+        changed(self.call_in("in a statement", id, statement, OwnedTask::Changes(params)).await?)
     }
 
     /// As [`Self::execute_in`], once for each parameter list.
@@ -177,7 +193,7 @@ impl Session {
         statement: String,
         params: Vec<Vec<Value>>,
     ) -> Result<u64, Error> {
-        changed(self.call_in(id, statement, OwnedTask::Many(params)).await?)
+        changed(self.call_in("in `execute-many`", id, statement, OwnedTask::Many(params)).await?)
     }
 
     /// Opens a cursor in a transaction, and returns its number in this session, never used
@@ -191,6 +207,8 @@ impl Session {
         statement: String,
         params: Vec<Value>,
     ) -> Result<(u64, Vec<Column>), Error> {
+        let _entered = self.enter("in a query");
+        self.caller.counts.asked(&statement, row_size(&params));
         let (number, running) = {
             let mut registry = self.registry();
             let running = registry.transaction(id)?.grant.start_statement()?;
@@ -210,11 +228,13 @@ impl Session {
     /// # Errors
     /// As [`Self::query_in`], and `closed` for a cursor that has ended.
     pub async fn fetch(&self, id: u64, cursor: u64, limit: u32) -> Result<Vec<Vec<Value>>, Error> {
+        let _entered = self.enter("reading on in a cursor");
         if limit == 0 {
             return Err(error::new(ErrorKind::Statement, "a fetch takes a limit of at least one row"));
         }
         let running = self.registry().transaction(id)?.grant.start_statement()?;
-        self.ask(id, |reply| Command::Fetch { cursor, limit, running, reply }).await
+        let fetched = self.ask(id, |reply| Command::Fetch { cursor, limit, running, reply }).await;
+        fetched.inspect(|rows| self.caller.counts.rows(rows))
     }
 
     /// Closes a cursor, which may have ended. There is nothing to be done about an error.
@@ -228,6 +248,7 @@ impl Session {
     /// # Errors
     /// As [`Self::query_in`].
     pub async fn savepoint(&self, id: u64) -> Result<u32, Error> {
+        let _entered = self.enter("in `savepoint`");
         self.ask(id, |reply| Command::Savepoint { reply }).await
     }
 
@@ -236,6 +257,7 @@ impl Session {
     /// # Errors
     /// `closed` for a savepoint that is not there any more, and others.
     pub async fn rollback_to(&self, id: u64, savepoint: u32) -> Result<(), Error> {
+        let _entered = self.enter("in a rollback");
         self.ask(id, |reply| Command::RollbackTo { savepoint, reply }).await
     }
 
@@ -244,6 +266,7 @@ impl Session {
     /// # Errors
     /// As [`Self::rollback_to`].
     pub async fn release(&self, id: u64, savepoint: u32) -> Result<(), Error> {
+        let _entered = self.enter("in `release`");
         self.ask(id, |reply| Command::Release { savepoint, reply }).await
     }
 
@@ -252,6 +275,7 @@ impl Session {
     /// # Errors
     /// Where nothing was committed, or (`connection`) where that is not known.
     pub async fn commit(&self, id: u64) -> Result<(), Error> {
+        let _entered = self.enter("in a commit");
         self.finish(id, |reply| Command::Commit { reply }).await
     }
 
@@ -261,6 +285,7 @@ impl Session {
     /// Where it had ended before (`closed`), or the connection was lost (and so the
     /// transaction with it).
     pub async fn rollback(&self, id: u64) -> Result<(), Error> {
+        let _entered = self.enter("in a rollback");
         self.finish(id, |reply| Command::Rollback { reply }).await
     }
 
@@ -283,7 +308,9 @@ impl Session {
     }
 
     /// One statement in a transaction of its own.
-    async fn call(&self, sql: String, task: OwnedTask) -> Result<Output, Error> {
+    async fn call(&self, doing: &'static str, sql: String, task: OwnedTask) -> Result<Output, Error> {
+        let _entered = self.enter(doing);
+        self.caller.counts.asked(&sql, params_size(&task));
         let Granted { database, grant } = self.granted(None)?;
         let running = grant.start_statement()?;
         let caller = Arc::clone(&self.caller);
@@ -297,12 +324,27 @@ impl Session {
             drop(running);
             let _gone = reply.send(result.map_err(|failure| grant.explain(failure).error));
         })?;
-        self.answer(answer).await
+        self.answer(answer).await.inspect(|output| self.caller.counts.brought(output))
     }
 
-    async fn call_in(&self, id: u64, sql: String, task: OwnedTask) -> Result<Output, Error> {
+    async fn call_in(
+        &self,
+        doing: &'static str,
+        id: u64,
+        sql: String,
+        task: OwnedTask,
+    ) -> Result<Output, Error> {
+        let _entered = self.enter(doing);
+        self.caller.counts.asked(&sql, params_size(&task));
         let running = self.registry().transaction(id)?.grant.start_statement()?;
-        self.ask(id, |reply| Command::Run { sql, task, running, reply }).await
+        let output = self.ask(id, |reply| Command::Run { sql, task, running, reply }).await;
+        output.inspect(|output| self.caller.counts.brought(output))
+    }
+
+    /// Counts a call of the guest, and notes that it is under way.
+    fn enter(&self, doing: &'static str) -> Entered {
+        self.caller.counts.call();
+        self.caller.activity.enter(What::Database(doing))
     }
 
     /// Asks something of an open transaction.

@@ -85,7 +85,10 @@ impl Transaction {
             let (connection, canceller) = lease.connection()?;
             let term = Term { closing: &caller.closing, grace: Duration::ZERO, until: None };
             match supervise(connection.begin(&begin), &canceller, term).await {
-                Ending::Done(Ok(())) => return Ok(Self::on(lease, &begin, grant, caller)),
+                Ending::Done(Ok(())) => {
+                    caller.counts.transaction();
+                    return Ok(Self::on(lease, &begin, grant, caller));
+                }
                 Ending::Done(Err(failure)) if failure.broken => {
                     lease.close().await;
                     if !reused {
