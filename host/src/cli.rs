@@ -2,9 +2,10 @@
 //!
 //! A command returns a `Report` or a `CliError`. Here, and only here, it is printed: with
 //! `--json` one document on standard output and nothing else there; complaints, and what is
-//! being waited for, go to standard error. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, or what
+//! being waited for, go to standard error. What has no end to wait for (`execution logs --follow`) prints
+//! line by line, and with `--json` a document in each. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, or what
 //! `check --against-store` compares differs, 2 usage or configuration, 3 the store, or a host that is needed, could
-//! not be reached.
+//! not be reached, 130 ended by Ctrl-C.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,7 +98,8 @@ enum Command {
 
 /// What a command found out.
 struct Report {
-    json: Value,
+    /// None where the command has printed what it found as it went.
+    json: Option<Value>,
     text: String,
     exit: Exit,
 }
@@ -107,7 +109,12 @@ impl Report {
     /// Never: our own types are JSON.
     fn new(json: &impl Serialize, text: impl Into<String>) -> Self {
         let json = serde_json::to_value(json).unwrap_or(Value::Null);
-        Self { json, text: text.into(), exit: Exit::Done }
+        Self { json: Some(json), text: text.into(), exit: Exit::Done }
+    }
+
+    /// Of a command that has printed all of it, by [`print_line`].
+    fn printed(exit: Exit) -> Self {
+        Self { json: None, text: String::new(), exit }
     }
 }
 
@@ -118,6 +125,8 @@ enum Exit {
     JobFailed = 1,
     Usage = 2,
     Unreachable = 3,
+    /// As shells have it of what SIGINT ended.
+    Interrupted = 130,
 }
 
 impl Exit {
@@ -224,12 +233,19 @@ fn print_report(report: &Report, json: bool) {
     let mut out = std::io::stdout().lock();
     // A reader that closed the pipe has seen enough.
     let _ = if json {
-        writeln!(out, "{:#}", report.json)
+        report.json.as_ref().map_or(Ok(()), |document| writeln!(out, "{document:#}"))
     } else if report.text.is_empty() {
         Ok(())
     } else {
         writeln!(out, "{}", visible(report.text.trim_end()))
     };
+}
+
+/// Prints a line while the command goes on. False: nobody reads any more.
+fn print_line(line: &str) -> bool {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
 }
 
 /// What a handler printed may hold commands to a terminal; they are shown, not obeyed.

@@ -42,6 +42,7 @@
 //!   by this machine's). Tests bring their own, see [`Store::with_clock`].
 
 mod admission;
+mod attempts;
 mod backfill;
 mod backup;
 mod blocked;
@@ -89,6 +90,7 @@ mod wake;
 use crate::database_url::DatabaseUrl;
 
 pub use admission::Admitted;
+pub use attempts::{AttemptOutcome, AttemptRecord};
 pub use backfill::{BackfillFate, MOST_BACKFILLED};
 pub use backup::{Backup, BackupError, backup};
 pub use cancel::{CancelRequest, CancelResult};
@@ -100,7 +102,7 @@ pub use error::StoreError;
 pub use explain::{
     JobLook, KeyLook, PermitHolder, PermitHolders, QueueLook, RateLook, Upstream, WaitingLook,
 };
-pub use handler::{Holder, LogRecord};
+pub use handler::{Holder, LogPosition, LogRecord};
 pub use host::{HostFilter, HostRecord, HostState, RunningExecution};
 pub use migrate::{AppliedMigration, Migration, MigrationReport};
 pub use pause::Resumed;

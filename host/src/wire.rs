@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::execution::{Failure, LogLine, Progress};
+use crate::limits;
 use crate::plugin::{Handler, from_descriptions};
 use crate::policy::Queue;
 use crate::store::{
-    Blocker, ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord, RunningExecution,
+    AttemptOutcome, AttemptRecord, Blocker, ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord, RunningExecution,
 };
 
 /// An execution.
@@ -36,9 +37,52 @@ pub struct Execution {
     pub error: Option<Error>,
     pub host: Option<String>,
     pub component_digest: Option<String>,
+    pub usage: Option<Usage>,
     pub progress: Option<Progress>,
     pub retry_of: Option<String>,
     pub cancel_requested: Option<String>,
+}
+
+/// An execution with its attempts, the oldest first.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "an execution")]
+pub struct ExecutionInFull {
+    #[serde(flatten)]
+    pub execution: Execution,
+    /// The newest of them, where there are very many.
+    pub attempts: Vec<Attempt>,
+}
+
+/// An attempt; `outcome` and `finished_at` are `null` while it runs.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
+pub struct Attempt {
+    pub attempt: u32,
+    pub host: Option<String>,
+    pub component_digest: Option<String>,
+    pub started_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    pub outcome: Option<&'static str>,
+    pub error: Option<Error>,
+    pub usage: Option<Usage>,
+}
+
+/// What an attempt has used. What its host did not measure is 0.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
+pub struct Usage {
+    pub wall_us: u64,
+    pub cpu_us: u64,
+    pub memory_peak_bytes: u64,
+    pub fuel: Option<u64>,
+    pub db_calls: u64,
+    pub db_transactions: u64,
+    pub db_rows_read: u64,
+    pub db_rows_changed: u64,
+    pub db_bytes: u64,
+    pub log_lines: u64,
+    pub log_bytes: u64,
+    pub http_requests: u64,
 }
 
 /// Why an attempt did not succeed.
@@ -227,9 +271,44 @@ impl From<ExecutionRecord> for Execution {
             error: record.error.map(Error::from),
             host: record.host,
             component_digest: record.component_digest,
+            usage: record.usage.map(Usage::from),
             progress: record.progress,
             retry_of: record.retry_of.map(|id| id.to_string()),
             cancel_requested: record.cancel_requested,
+        }
+    }
+}
+
+impl From<AttemptRecord> for Attempt {
+    fn from(record: AttemptRecord) -> Self {
+        Self {
+            attempt: record.attempt,
+            host: record.host,
+            component_digest: record.component_digest,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            outcome: record.outcome.map(AttemptOutcome::as_str),
+            error: record.error.map(Error::from),
+            usage: record.usage.map(Usage::from),
+        }
+    }
+}
+
+impl From<limits::Usage> for Usage {
+    fn from(usage: limits::Usage) -> Self {
+        Self {
+            wall_us: usage.wall_us,
+            cpu_us: usage.cpu_us,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            fuel: usage.fuel,
+            db_calls: usage.db_calls,
+            db_transactions: usage.db_transactions,
+            db_rows_read: usage.db_rows_read,
+            db_rows_changed: usage.db_rows_changed,
+            db_bytes: usage.db_bytes,
+            log_lines: usage.log_lines,
+            log_bytes: usage.log_bytes,
+            http_requests: usage.http_requests,
         }
     }
 }

@@ -1,9 +1,8 @@
 //! `innkeeper execution …`
 
-use std::fmt::Write as _;
-
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
+use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,10 +10,15 @@ use super::table::table;
 use super::{CliError, Global, Report};
 use crate::execution::{Failure, FailureKind, State};
 use crate::job::Name;
-use crate::store::{Blocker, ExecutionFilter, ExecutionRecord, Store};
+use crate::store::{ExecutionFilter, ExecutionRecord, Store};
 use crate::wire;
 
 mod change;
+mod logs;
+mod show;
+mod usage;
+
+pub(super) use show::describe;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ExecutionCommand {
@@ -41,6 +45,9 @@ pub(super) enum ExecutionCommand {
         /// Its id.
         #[arg(value_parser = parse_id)]
         id: Uuid,
+        /// Go on until it has ended, all its attempts; with --json, one document in each line.
+        #[arg(long, short)]
+        follow: bool,
     },
     /// Cancel executions: what has not started never will, and what runs is told to end.
     Cancel {
@@ -74,10 +81,13 @@ pub(super) async fn run(global: &Global, command: ExecutionCommand) -> Result<Re
         ExecutionCommand::List { job, state, limit } => list(&store, job, state.as_deref(), limit).await,
         ExecutionCommand::Show { id } => {
             let record = find(&store, id).await?;
-            let text = describe(&record);
-            Ok(Report::new(&wire::Execution::from(record), text))
+            show::show(&store, record).await
         }
-        ExecutionCommand::Logs { id } => logs(&store, id).await,
+        ExecutionCommand::Logs { id, follow: false } => {
+            find(&store, id).await?;
+            logs::all(&store, id, global.json).await
+        }
+        ExecutionCommand::Logs { id, follow: true } => logs::follow(&store, id, global.json).await,
         ExecutionCommand::Cancel { ids, reason } => change::cancel(&store, &ids, reason.as_deref()).await,
         ExecutionCommand::Retry { ids, force } => change::retry(&store, &ids, force).await,
     }
@@ -105,7 +115,7 @@ async fn list(store: &Store, job: Option<Name>, state: Option<&str>, limit: u32)
                 record.state.as_str().to_owned(),
                 format!("{}/{}", record.attempt, record.max_attempts),
                 record.scheduled_at.to_string(),
-                duration(record),
+                duration(record.started_at, record.finished_at),
                 in_one_line(&outcome(record)),
             ]
         }),
@@ -123,66 +133,7 @@ fn unknown(id: Uuid) -> String {
     format!("there is no execution {id}, or no longer; `innkeeper execution list` shows those there are")
 }
 
-/// Everything about an execution, a line each.
-pub(super) fn describe(record: &ExecutionRecord) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:13} {value}");
-    };
-    line("id", &record.id.to_string());
-    line("job", record.job.as_str());
-    line("handler", &format!("{} of plugin {}", record.handler, record.plugin));
-    line("state", record.state.as_str());
-    if let Some(blocker) = record.blocker {
-        line("waits for", waits_for(blocker));
-    }
-    line("attempt", &format!("{} of {}", record.attempt, record.max_attempts));
-    line("scheduled", &record.scheduled_at.to_string());
-    for (name, time) in
-        [("due", record.due_at), ("started", record.started_at), ("finished", record.finished_at)]
-    {
-        if let Some(time) = time {
-            line(name, &time.to_string());
-        }
-    }
-    if let Some(retry_of) = &record.retry_of {
-        line("retry of", &retry_of.to_string());
-    }
-    if let Some(reason) = &record.cancel_requested {
-        line("to be ended", reason);
-    }
-    line("args", &record.args.to_string());
-    if let Some(host) = &record.host {
-        line("host", host);
-    }
-    if let Some(digest) = &record.component_digest {
-        line("component", digest);
-    }
-    if let Some(progress) = &record.progress {
-        line("progress", &progress_text(progress));
-    }
-    match (&record.error, &record.result) {
-        (Some(error), _) => line(error_label(error.kind), &error_text(error)),
-        (None, Some(result)) => line("result", &result.to_string()),
-        (None, None) => {}
-    }
-    text
-}
-
-fn waits_for(blocker: Blocker) -> &'static str {
-    match blocker {
-        Blocker::Limit => "a place in the limit or the rate of its job",
-        Blocker::Key => "a place in the limit of its key",
-        Blocker::After => "the jobs that its job comes after",
-        Blocker::Paused => "its job to be resumed",
-    }
-}
-
-/// A cancellation and a skip are no errors, and their kinds are the state.
-fn error_label(kind: FailureKind) -> &'static str {
-    if is_kind_of_end(kind) { "reason" } else { "error" }
-}
-
+/// The kind of a failure and what happened, where the kind says more than the state.
 fn error_text(error: &Failure) -> String {
     if is_kind_of_end(error.kind) {
         return error.message.clone();
@@ -209,8 +160,8 @@ fn outcome(record: &ExecutionRecord) -> String {
     }
 }
 
-fn duration(record: &ExecutionRecord) -> String {
-    match (record.started_at, record.finished_at) {
+fn duration(started: Option<Timestamp>, finished: Option<Timestamp>) -> String {
+    match (started, finished) {
         (Some(started), Some(finished)) => {
             let seconds = finished.duration_since(started).as_secs_f64();
             format!("{seconds:.3}s")
@@ -229,20 +180,4 @@ pub(super) fn in_one_line(text: &str) -> String {
     } else {
         line.to_owned()
     }
-}
-
-async fn logs(store: &Store, id: Uuid) -> Result<Report, CliError> {
-    find(store, id).await?;
-    let mut text = String::new();
-    let mut lines = Vec::new();
-    for record in store.logs(id).await? {
-        let log = wire::Log::from(record);
-        let fields = log.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
-        let _ = writeln!(text, "{} [{}] {:5} {}{fields}", log.at, log.attempt, log.level, log.message);
-        lines.push(log);
-    }
-    if lines.is_empty() {
-        "Its handler has logged nothing yet.".clone_into(&mut text);
-    }
-    Ok(Report::new(&json!({ "execution": id.to_string(), "logs": lines }), text))
 }

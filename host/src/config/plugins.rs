@@ -44,6 +44,7 @@ fn limits(table: Option<Table<'_>>) -> Limits {
     let Some(table) = table else { return defaults };
     let memory = table.bytes("memory", defaults.memory, MIB..=4096 * MIB);
     let timeout = table.duration("timeout", defaults.timeout, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT);
+    let concurrency = table.limit("concurrency");
     table.finish();
-    Limits { memory, timeout }
+    Limits { memory, timeout, concurrency }
 }

@@ -146,7 +146,7 @@ url = "postgres://db.example/other"
 [plugins.p]
 component = "/opt/p.wasm"
 jobs = ["j"]
-limits = { memory = 1_048_576, timeout = "1h30m" }
+limits = { memory = 1_048_576, timeout = "1h30m", concurrency = 4 }
 [[plugins.p.databases]]
 name = "app"
 fence = true
@@ -232,7 +232,7 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     assert_eq!(plugin.component, Path::new("/opt/p.wasm"));
     assert_eq!(plugin.jobs, BTreeSet::from([name("j")]));
     let timeout = Duration::from_secs(5400);
-    assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout });
+    assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout, concurrency: Some(4) });
     assert_eq!(plugin.databases.keys().collect::<Vec<_>>(), [&name("app"), &name("other")]);
     assert_eq!(plugin.default_database, Some(name("other")));
     let grant = &plugin.databases[&name("other")];
@@ -397,6 +397,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("plugins.p", "config"),
     ("plugins.p.limits", "memory"),
     ("plugins.p.limits", "timeout"),
+    ("plugins.p.limits", "concurrency"),
     ("plugins.p", "databases"),
     ("jobs.j", "plugin"),
     ("jobs.j", "schedule"),

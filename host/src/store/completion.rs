@@ -183,6 +183,7 @@ async fn insert_completions(
             .bind(rows.iter().map(|row| row.is_final).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.result.as_deref()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.error.as_deref()).collect::<Vec<_>>())
+            .bind(usages(completions)?)
             .fetch_all(&mut **conn)
             .await?
             .into_iter()
@@ -193,7 +194,8 @@ async fn insert_completions(
                 .zip(rows)
                 .map(|(completion, row)| {
                     let execution = completion.execution.simple().to_string();
-                    (execution, completion.lease, row.outcome, row.is_final, &row.result, &row.error)
+                    let CompletionRow { outcome, is_final, result, error } = row;
+                    (execution, completion.lease, outcome, is_final, result, error, &completion.usage)
                 })
                 .collect();
             // A row that comes back costs more than it takes SQLite to insert it.
@@ -358,6 +360,10 @@ fn stale_detail(completion: &Completion) -> serde_json::Value {
         Outcome::Released => {}
     }
     detail
+}
+
+fn usages(completions: &[Completion]) -> Result<Vec<Option<String>>, StoreError> {
+    completions.iter().map(|completion| completion.usage.as_ref().map(json_text).transpose()).collect()
 }
 
 fn executions<'a>(completions: impl IntoIterator<Item = &'a Completion>) -> Vec<uuid::Uuid> {

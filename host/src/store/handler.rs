@@ -36,6 +36,23 @@ pub struct LogRecord {
     pub line: LogLine,
 }
 
+/// A place in an execution's log: before all of it, by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// As in a line.
+    pub lease: i64,
+    /// As in a line.
+    pub seq: i32,
+}
+
+impl LogRecord {
+    /// Right after this line.
+    #[must_use]
+    pub fn position(&self) -> LogPosition {
+        LogPosition { lease: self.lease, seq: self.seq }
+    }
+}
+
 impl Store {
     /// Adds lines to an execution's log.
     ///
@@ -101,8 +118,29 @@ impl Store {
     /// # Errors
     /// Where the store fails.
     pub async fn logs(&self, execution: Uuid) -> Result<Vec<LogRecord>, StoreError> {
+        self.logs_after(execution, LogPosition::default(), u32::MAX).await
+    }
+
+    /// The lines after `position`, `limit` at most: how to go on after a page. Nothing comes to stand
+    /// before a line that was read: those of an attempt are numbered under the lock of its start, and
+    /// none is written after its end.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn logs_after(
+        &self,
+        execution: Uuid,
+        position: LogPosition,
+        limit: u32,
+    ) -> Result<Vec<LogRecord>, StoreError> {
         let rows: Vec<LogRow> = on_read!(self, sql, conn => {
-            sqlx::query_as(sql::LOGS).bind(execution).fetch_all(conn).await?
+            sqlx::query_as(sql::LOGS)
+                .bind(execution)
+                .bind(position.lease)
+                .bind(position.seq)
+                .bind(i64::from(limit))
+                .fetch_all(conn)
+                .await?
         });
         rows.into_iter().map(LogRow::record).collect()
     }

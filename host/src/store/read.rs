@@ -8,10 +8,12 @@ use super::StoreError;
 use super::connection::Store;
 use super::row::{
     from_count, on_read, row, state_of_outcome, stored_failure, stored_json, stored_name, stored_trigger,
+    stored_usage,
 };
 use super::time::Time;
 use crate::execution::{Failure, Progress, State, Trigger};
 use crate::job::Name;
+use crate::limits::Usage;
 
 /// An execution and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,9 @@ pub struct ExecutionRecord {
     pub host: Option<String>,
     /// The digest of the component that ran in the latest attempt.
     pub component_digest: Option<String>,
+    /// What the latest attempt that ended has used, as far as its host measured it; none while
+    /// another one runs.
+    pub usage: Option<Usage>,
     /// What the handler last said of its progress.
     pub progress: Option<Progress>,
     /// The execution that it repeats, where an operator asked for that.
@@ -181,6 +186,7 @@ row! {
         finished_at: Option<Time>,
         result: Option<String>,
         error: Option<String>,
+        usage: Option<String>,
         waiting_attempt: Option<i32>,
         due_at: Option<Time>,
         blocker: Option<String>,
@@ -219,8 +225,9 @@ impl ExecutionRow {
         let unstarted = self.completion_attempt.filter(|_| self.completion_lease == Some(0));
         let attempt =
             self.waiting_attempt.or(self.ready_attempt).or(unstarted).or(self.start_attempt).unwrap_or(0);
-        // While another attempt runs, the error of the one before is history.
+        // While another attempt runs, the end of the one before is history.
         let error = self.error.filter(|_| state != State::Running);
+        let usage = self.usage.filter(|_| state != State::Running);
         let progress = self.done.map(|done| Progress {
             done: done.max(0).unsigned_abs(),
             total: self.total.map(|total| total.max(0).unsigned_abs()),
@@ -245,6 +252,7 @@ impl ExecutionRow {
             error: error.map(|text| stored_failure(&text)).transpose()?,
             host: self.host,
             component_digest: self.digest,
+            usage: usage.map(|text| stored_usage(&text)).transpose()?,
             progress,
             retry_of: self.retry_of,
             cancel_requested: self.cancel_reason.filter(|_| state == State::Running),

@@ -10,6 +10,7 @@ use super::phase::{EngineTx, PhaseTx};
 use super::place::JobFacts;
 use crate::execution::{Effects, Failure, FailureKind, Next, Outcome, State, Trigger};
 use crate::job::{Job, Name};
+use crate::limits::Usage;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -214,6 +215,11 @@ pub(super) fn stored_json(what: &str, text: &str) -> Result<Value, StoreError> {
 pub(super) fn stored_failure(text: &str) -> Result<Failure, StoreError> {
     serde_json::from_str(text)
         .map_err(|error| StoreError::Corrupt(format!("the error of an attempt: {error}")))
+}
+
+pub(super) fn stored_usage(text: &str) -> Result<Usage, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Corrupt(format!("what an attempt has used: {error}")))
 }
 
 /// Serializes what cannot fail to: our own types and [`Value`]s.

@@ -260,11 +260,11 @@ statements! { WRITES:
 
     INSERT_COMPLETION = "
         insert into innkeeper.completion
-            (execution_id, lease, attempt, outcome, final, finished_at, result, error)
+            (execution_id, lease, attempt, outcome, final, finished_at, result, error, usage)
         select s.execution_id, s.lease, s.attempt, c.outcome, c.final, coalesce($1, now()),
-               c.result::json, c.error::json
-        from unnest($3::uuid[], $4::bigint[], $5::text[], $6::bool[], $7::text[], $8::text[])
-             as c (execution_id, lease, outcome, final, result, error)
+               c.result::json, c.error::json, c.usage::json
+        from unnest($3::uuid[], $4::bigint[], $5::text[], $6::bool[], $7::text[], $8::text[], $9::text[])
+             as c (execution_id, lease, outcome, final, result, error, usage)
         cross join lateral (
             select * from innkeeper.start where session_id = $2 and lease = c.lease offset 0) s
         where s.execution_id = c.execution_id

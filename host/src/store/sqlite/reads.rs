@@ -13,7 +13,7 @@ macro_rules! executions {
                    e.scheduled_at, e.max_attempts,
                    s.lease as start_lease, s.attempt as start_attempt, s.started_at, h.host, k.digest,
                    c.lease as completion_lease, c.attempt as completion_attempt, c.outcome, c.final, c.finished_at,
-                   c.result, c.error,
+                   c.result, c.error, c.usage,
                    w.attempt as waiting_attempt, w.due_at, w.blocker, r.attempt as ready_attempt,
                    p.done, p.total, p.message, e.retry_of, q.reason as cancel_reason
             from page
@@ -155,10 +155,23 @@ statements! { READS:
                or exists (select 1 from execution e where e.id = c.execution_id and e.job_id = $3))
         order by c.execution_id desc limit $2");
 
+    /// The newest `$2` of them. Their hosts' records may be gone.
+    ATTEMPTS = "
+        select lease, attempt, started_at, host, digest, outcome, finished_at, error, usage
+        from (select s.lease, s.attempt, s.started_at, h.host, k.digest, c.outcome, c.finished_at,
+                     c.error, c.usage
+              from start s
+              left join host_session h on h.id = s.session_id
+              left join component k on k.id = s.component_id
+              left join completion c on c.execution_id = s.execution_id and c.lease = s.lease
+              where s.execution_id = $1
+              order by s.lease desc limit $2) newest
+        order by lease";
+    /// A page: what comes after line `$3` of lease `$2`.
     LOGS = "
         select l.lease, l.seq, s.attempt, l.at, l.level, l.message, l.fields
         from log l
         join start s on s.execution_id = l.execution_id and s.lease = l.lease
-        where l.execution_id = $1
-        order by l.lease, l.seq";
+        where l.execution_id = $1 and (l.lease, l.seq) > ($2, $3)
+        order by l.lease, l.seq limit $4";
 }

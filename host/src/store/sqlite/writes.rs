@@ -219,12 +219,12 @@ statements! { WRITES:
     // COMPLETION
 
     LAST_COMPLETION = "select coalesce(max(rowid), 0) from completion";
-    /// A row is `[execution in hexadecimal, lease, outcome, final, result, error]`.
+    /// A row is `[execution in hexadecimal, lease, outcome, final, result, error, usage]`.
     INSERT_COMPLETION = "
         insert into completion
-            (execution_id, lease, attempt, outcome, final, finished_at, result, error)
+            (execution_id, lease, attempt, outcome, final, finished_at, result, error, usage)
         select s.execution_id, s.lease, s.attempt, c.value ->> 2, c.value ->> 3, $1,
-               c.value ->> 4, c.value ->> 5
+               c.value ->> 4, c.value ->> 5, c.value ->> 6
         from json_each($3) c
         cross join start s on s.lease = c.value ->> 1
         where s.session_id = $2 and s.execution_id = unhex(c.value ->> 0)
