@@ -20,6 +20,7 @@ use crate::engine::submit::SubmitError;
 use crate::store::{Store, StoreError, StoreOptions};
 
 mod check;
+mod compile_component;
 mod execution;
 mod fires;
 mod grace;
@@ -94,6 +95,9 @@ enum Command {
     /// Keep the store.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// What a host starts to have a component compiled.
+    #[command(hide = true)]
+    CompileComponent(compile_component::CompileComponent),
 }
 
 /// What a command found out.
@@ -191,6 +195,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
         }
     };
+    // Without an async runtime: it is one thing after the other, and its memory is bounded.
+    if let Command::CompileComponent(command) = &cli.command {
+        return command.run();
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -225,6 +233,7 @@ async fn run(cli: Cli) -> Result<Report, CliError> {
         Command::Plugin(command) => plugin::run(&global, command).await,
         Command::Host(command) => host::run(&global, command).await,
         Command::Store(command) => store::run(&global, command).await,
+        Command::CompileComponent(_) => Err(CliError::usage("it has run before the async runtime started")),
     }
 }
 

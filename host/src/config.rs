@@ -146,6 +146,12 @@ impl Config {
         Self { path: path.to_owned(), host, store, databases, plugins, queues, jobs, places }
     }
 
+    /// Where compiled components are kept.
+    #[must_use]
+    pub fn compiled_folder(&self) -> PathBuf {
+        self.host.data_dir.join("compiled")
+    }
+
     /// Bytes: no execution has more than the plugin with the highest limit.
     #[must_use]
     pub fn largest_memory(&self) -> u64 {
@@ -193,6 +199,8 @@ pub struct HostConfig {
     pub listen: Option<SocketAddr>,
     /// Executions at once on this host.
     pub concurrency: usize,
+    /// Bytes of compiled components that are kept on disk.
+    pub compiled_cache: u64,
     /// How long a shutdown waits for running executions.
     pub drain_timeout: Duration,
     /// How long the host session lasts without a heartbeat.
@@ -208,6 +216,7 @@ impl HostConfig {
             data_dir: base.join("innkeeper-data"),
             listen: None,
             concurrency: 32,
+            compiled_cache: 2 << 30,
             drain_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(15),
         };
@@ -227,6 +236,7 @@ impl HostConfig {
             }
             places.concurrency = table.entry("concurrency").map(|entry| table.doc.location(entry.at()));
             host.concurrency = table.integer("concurrency", 32, 1..=1000) as usize;
+            host.compiled_cache = table.bytes("compiled_cache", host.compiled_cache, 0..=1 << 50);
             host.drain_timeout = table.duration(
                 "drain_timeout",
                 host.drain_timeout,

@@ -14,7 +14,7 @@ use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::plugin;
-use crate::runtime::Runtime;
+use crate::runtime::{Cache, CompileIn, Compiler, Runtime};
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// Why the host did not start.
@@ -122,7 +122,9 @@ impl Host {
         health: Arc<Health>,
     ) -> Result<Self, ServeError> {
         let databases = Databases::open(&config.databases);
-        let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?;
+        let cache = Cache::new(config.compiled_folder(), config.host.compiled_cache);
+        let compiler = Compiler::new(CompileIn::this_program()).with_cache(cache);
+        let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?.with_compiler(compiler);
         let (plugins, problems) = Registry::load(config, &runtime, &databases).await;
         let complaints = crate::check::complaints(config, &plugins, &problems);
         if !complaints.is_empty() {

@@ -10,17 +10,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
 use wasmtime::component::Linker;
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+mod cache;
 mod call;
+mod compile;
 mod limits;
 mod load;
+mod pool;
 mod state;
 mod threads;
 
+pub use cache::Cache;
 pub use call::{Call, Called, Stop};
+pub use compile::{
+    COMMAND as COMPILE_COMMAND, CompileBounds, CompileError, CompileIn, Compiled, Compiler, compile_component,
+};
 pub use load::{LoadError, LoadedComponent};
+pub use pool::warnings as capacity_warnings;
 use state::GuestState;
 use threads::Threads;
 
@@ -31,28 +40,42 @@ const EPOCH: Duration = Duration::from_millis(10);
 pub struct Runtime {
     engine: Engine,
     linker: Linker<GuestState>,
+    compiler: Compiler,
+    /// Each is a slot that no execution takes.
+    describing: Semaphore,
     threads: Threads,
     _ticker: Ticker,
 }
 
 impl Runtime {
-    /// Sets up an engine for `concurrency` executions at once, none with more than
-    /// `largest_memory` bytes.
+    /// Sets up an engine for `concurrency` executions at once. Warns where this machine has not the
+    /// memory for so many with `largest_memory` bytes each; a plugin may have more for all that.
+    ///
+    /// Compiles in this process and keeps nothing: see [`Runtime::with_compiler`].
     ///
     /// # Errors
     /// Where this machine cannot reserve the address space for so many.
     pub fn new(concurrency: usize, largest_memory: u64) -> anyhow::Result<Self> {
-        let engine = Engine::new(&engine_config(concurrency, largest_memory))
-            .map_err(anyhow::Error::from)
-            .with_context(|| {
-                format!(
-                    "this machine cannot reserve the address space for {concurrency} executions at once; lower \
-                     `concurrency` in [host] or `limits.memory` of the plugins, or raise the limit (`ulimit -v`)"
-                )
-            })?;
+        for warning in capacity_warnings(concurrency, largest_memory) {
+            tracing::warn!("{warning}");
+        }
+        let engine = engine(concurrency, false)?;
         let linker = state::linker(&engine)?;
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { engine, linker, threads: Threads::start()?, _ticker: ticker })
+        Ok(Self {
+            engine,
+            linker,
+            compiler: Compiler::new(CompileIn::Process),
+            describing: Semaphore::new(pool::DESCRIBED_AT_ONCE as usize),
+            threads: Threads::start()?,
+            _ticker: ticker,
+        })
+    }
+
+    /// Has components compiled by `compiler`.
+    #[must_use]
+    pub fn with_compiler(self, compiler: Compiler) -> Self {
+        Self { compiler, ..self }
     }
 
     /// Where to spawn what calls handlers; it ends with this runtime.
@@ -62,38 +85,14 @@ impl Runtime {
     }
 }
 
-fn engine_config(concurrency: usize, largest_memory: u64) -> Config {
-    let mut pool = PoolingAllocationConfig::default();
-    // One more than run at once, for a component that is being described.
-    let instances = u32::try_from(concurrency + 1).unwrap_or(u32::MAX / 64);
-    // A component of Python or JavaScript has dozens of core instances and a few memories
-    // and tables; one of Rust has one to three.
-    pool.total_component_instances(instances)
-        .total_stacks(instances)
-        .total_core_instances(instances.saturating_mul(60))
-        .total_memories(instances.saturating_mul(4))
-        .total_tables(instances.saturating_mul(20))
-        .max_core_instances_per_component(60)
-        .max_memories_per_component(4)
-        .max_tables_per_component(20)
-        .max_component_instance_size(4 << 20)
-        .max_core_instance_size(4 << 20)
-        .max_memory_size(usize::try_from(largest_memory).unwrap_or(usize::MAX))
-        .table_elements(limits::MOST_TABLE_ELEMENTS);
-    keep_pages(&mut pool);
-    let mut config = Config::new();
-    config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    config
-}
-
-/// Where the kernel tells which pages a guest has written (Linux 6.7), those are reset by hand
-/// and kept: to give them back to the system and to fault them in again, for each call, costs
-/// more than the call. Without that, all of them would have to be written.
-fn keep_pages(pool: &mut PoolingAllocationConfig) {
-    const KEPT: usize = 1 << 20;
-    if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(KEPT).table_keep_resident(KEPT);
-    }
+fn engine(concurrency: usize, fuel: bool) -> anyhow::Result<Engine> {
+    Engine::new(&pool::engine_config(concurrency, fuel)?).map_err(anyhow::Error::from).with_context(|| {
+        format!(
+            "this machine cannot reserve the address space for {concurrency} executions at once; lower \
+             `concurrency` in [host], or let processes reserve more than there is (`ulimit -v`; \
+             `vm.overcommit_memory` must not be 2)"
+        )
+    })
 }
 
 /// Raises the epoch until it is dropped. A thread of its own, since a busy async runtime

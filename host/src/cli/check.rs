@@ -11,7 +11,7 @@ use crate::check::difference::{Difference, Stored};
 use crate::check::durations::{self, Taken};
 use crate::check::{complaints, warnings};
 use crate::clock;
-use crate::config::{Config, ConfigError, ConfigErrors};
+use crate::config::{Config, ConfigError, ConfigErrors, Location};
 use crate::engine::registry::Registry;
 use crate::engine::store_options;
 use crate::execution::State;
@@ -19,7 +19,7 @@ use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
 use crate::job::Name;
 use crate::policy::Queue;
-use crate::runtime::Runtime;
+use crate::runtime::{Cache, CompileIn, Compiler, Runtime, capacity_warnings};
 use crate::store::{ExecutionFilter, QueueRecord, Store, StoreError, StoreOptions};
 
 /// Validate the file, its plugins, handlers, arguments, schedules and the plugins' logins.
@@ -65,8 +65,9 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     };
     let (plugin_count, job_count) = (config.plugins.len(), config.jobs.len());
     let databases = Databases::open(&config.databases);
-    let runtime =
-        Runtime::new(1, config.largest_memory()).map_err(|error| CliError::usage(format!("{error:#}")))?;
+    let runtime = Runtime::new(1, config.largest_memory())
+        .map_err(|error| CliError::usage(format!("{error:#}")))?
+        .with_compiler(compiler(&config));
     let (plugins, problems) = Registry::load(&config, &runtime, &databases).await;
     let mut errors = complaints(&config, &plugins, &problems);
     let mut logins = Inspection::default();
@@ -78,6 +79,7 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     let mut met = Met::default();
     if errors.is_empty() {
         found.append(warnings(&config, clock::now()));
+        found.append(ConfigErrors::new(capacity(&config)));
         if !command.offline {
             met = meet(&config, &databases, command.against_store).await;
             met.unreachable.extend(logins.unreachable.iter().map(ToString::to_string));
@@ -122,6 +124,26 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     };
     let exit = if is_different { Exit::DIFFERENT } else { Exit::Done };
     Ok(Report { exit, ..Report::new(&checked, text) })
+}
+
+/// What this machine has not the memory for.
+fn capacity(config: &Config) -> Vec<ConfigError> {
+    let location = config.location_of_concurrency().unwrap_or_else(|| Location::whole(&config.path));
+    capacity_warnings(config.host.concurrency, config.largest_memory())
+        .into_iter()
+        .map(|message| ConfigError { location: location.clone(), message })
+        .collect()
+}
+
+/// Uses the folder of compiled code where there is one, and makes none: a check changes nothing.
+fn compiler(config: &Config) -> Compiler {
+    let compiler = Compiler::new(CompileIn::this_program());
+    let folder = config.compiled_folder();
+    if folder.is_dir() {
+        compiler.with_cache(Cache::new(folder, config.host.compiled_cache))
+    } else {
+        compiler
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {

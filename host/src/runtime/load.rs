@@ -8,6 +8,7 @@ use wasmtime::component::Component;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::Runtime;
+use super::compile::{CompileError, Compiled};
 use super::state::{self, GuestState};
 use crate::interfaces::ClosedPort;
 use crate::interfaces::bindings::PluginPre;
@@ -45,6 +46,9 @@ pub enum LoadError {
     /// It is damaged, or uses what this host does not know.
     #[error("the component is not valid: {0}")]
     Invalid(String),
+    /// It may be valid, and there is no code of it.
+    #[error("the component cannot be compiled: {0}")]
+    Compile(CompileError),
     /// It has other exports, or none.
     #[error(
         "the component has no handlers: in Rust, list them in `innkeeper_sdk::plugin!(…)`, without which \
@@ -70,6 +74,15 @@ pub enum LoadError {
     },
 }
 
+impl From<CompileError> for LoadError {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Invalid(reason) => Self::Invalid(reason),
+            error => Self::Compile(error),
+        }
+    }
+}
+
 impl Runtime {
     /// Compiles, links and describes a component. Takes as long as compiling takes, off the
     /// async threads.
@@ -78,12 +91,7 @@ impl Runtime {
     /// See [`LoadError`].
     pub async fn load(&self, source: &Source, limits: Limits) -> Result<LoadedComponent, LoadError> {
         check_form(&source.bytes)?;
-        let engine = self.engine.clone();
-        let bytes = source.bytes.clone();
-        let component = tokio::task::spawn_blocking(move || Component::from_binary(&engine, &bytes))
-            .await
-            .map_err(|error| LoadError::Invalid(error.to_string()))?
-            .map_err(|error| LoadError::Invalid(reason(&error)))?;
+        let (component, _) = self.compile(source, limits).await?;
         check_exports(&self.engine, &component)?;
         let pre = self
             .linker
@@ -95,8 +103,24 @@ impl Runtime {
         Ok(LoadedComponent { pre, handlers })
     }
 
+    /// Compiles a component for executions with these limits, so that it is in the cache when it is loaded.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub async fn compile_ahead(&self, source: &Source, limits: Limits) -> Result<Compiled, LoadError> {
+        check_form(&source.bytes)?;
+        let (_, compiled) = self.compile(source, limits).await?;
+        Ok(compiled)
+    }
+
+    async fn compile(&self, source: &Source, _: Limits) -> Result<(Component, Compiled), LoadError> {
+        Ok(self.compiler.component(&self.engine, &source.digest, &source.bytes).await?)
+    }
+
     /// Asks a component for its handlers, with everything refused.
     async fn describe(&self, pre: &PluginPre<GuestState>, limits: Limits) -> Result<Vec<Handler>, LoadError> {
+        // Fails only where the semaphore is closed, which it never is.
+        let _slot = self.describing.acquire().await.ok();
         let output = Output::default();
         let state = GuestState::new(
             Arc::new(WasiConfigVariables::new()),
