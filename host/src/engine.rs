@@ -39,6 +39,7 @@ mod pruner;
 mod queues;
 pub mod registry;
 mod rescuer;
+mod rooms;
 mod session;
 pub mod submit;
 mod waker;
@@ -111,8 +112,8 @@ pub struct Engine {
     due: Notify,
     /// Other hosts may find something to do.
     others: Notify,
-    /// The end of an execution may let one start that its queue held back.
-    queues_are_limited: AtomicBool,
+    /// The end of an execution may let one start that its queue or its plugin held back.
+    ends_are_awaited: AtomicBool,
     /// Somebody may want something that runs to end.
     cancels: Notify,
     /// What runs here.
@@ -151,7 +152,7 @@ impl Engine {
             ready: Notify::new(),
             due: Notify::new(),
             others: Notify::new(),
-            queues_are_limited: AtomicBool::new(false),
+            ends_are_awaited: AtomicBool::new(false),
             cancels: Notify::new(),
             cancellations: Cancellations::default(),
             drain: CancellationToken::new(),

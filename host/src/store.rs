@@ -115,7 +115,7 @@ pub use read::{Blocker, ExecutionFilter, ExecutionRecord};
 pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
 pub use session::{Heartbeat, NewSession, SessionId};
-pub use start::{Claim, Started};
+pub use start::{Claim, PluginRoom, Started};
 pub use sync::JobSync;
 pub use time::StoreClock;
 pub use tracing::Level;

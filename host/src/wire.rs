@@ -12,7 +12,8 @@ use crate::limits;
 use crate::plugin::{Handler, from_descriptions};
 use crate::policy::Queue;
 use crate::store::{
-    AttemptOutcome, AttemptRecord, Blocker, ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord, RunningExecution,
+    AttemptOutcome, AttemptRecord, Blocker, ExecutionRecord, HostRecord, JobRecord, LogRecord, PluginRecord,
+    RunningExecution,
 };
 
 /// An execution.

@@ -43,12 +43,16 @@ mod reading;
 mod repeating;
 #[path = "store/rescue.rs"]
 mod rescue;
+#[path = "store/rooms.rs"]
+mod rooms;
 #[path = "store/schema.rs"]
 mod schema;
 #[path = "store/silence.rs"]
 mod silence;
 #[path = "store/upgrades.rs"]
 mod upgrades;
+#[path = "store/usage.rs"]
+mod usage;
 #[path = "store/world.rs"]
 mod world;
 

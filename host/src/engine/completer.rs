@@ -113,7 +113,7 @@ async fn record(engine: &Engine, session: &LiveSession, batch: Vec<Ended>, watch
     if completions.iter().any(sets_something_off) {
         engine.due.notify_one();
     }
-    if engine.queues_are_limited.load(Ordering::Relaxed)
+    if engine.ends_are_awaited.load(Ordering::SeqCst)
         || completions.iter().any(|completion| completion.next == Next::Requeue)
     {
         engine.ready.notify_one();

@@ -26,7 +26,10 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
         }
         // What is known of the queues is good enough where the store does not answer now.
         watch.note("queues", queues.refresh(&engine.store, Instant::now()).await);
-        engine.queues_are_limited.store(queues.are_limited(), Ordering::Relaxed);
+        queues.limit_plugins(engine.plugins.plugins().filter_map(|plugin| {
+            let limit = plugin.limits.concurrency?;
+            Some((plugin.name.clone(), limit))
+        }));
         let claimed = match queues.start(&engine.store, &session, slots).await {
             // The session's own task registers a new one.
             Err(StoreError::SessionLost) => {
@@ -53,7 +56,9 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
                 executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
             engine.executions.spawn_on(execution, engine.runtime.threads());
         }
-        if !is_full {
+        // In this order: what ends from here on wakes this loop, and what has ended before is seen.
+        engine.ends_are_awaited.store(queues.are_limited(), Ordering::SeqCst);
+        if !is_full && !queues.have_room_again() {
             pause(&engine, POLL).await;
         }
     }

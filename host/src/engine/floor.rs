@@ -14,7 +14,11 @@ const REST: u32 = 50;
 /// Ranks are times in microseconds. Executions that are made at the same time do not become
 /// visible in the order of their ranks; those that are later than this wait for the next scan of
 /// everything.
-const SLACK: i64 = 50_000;
+pub(super) const SLACK: i64 = 50_000;
+
+/// What is due is claimed within this time, as far as anybody waits for it to be: a scan that has shown
+/// nothing older but what has to wait need not be made again. Longer than hosts' clocks differ.
+const RECENT: i64 = 10_000_000;
 
 /// The floor of one queue, as this host knows it.
 #[derive(Debug)]
@@ -42,6 +46,13 @@ impl Floor {
         if let Some(lowest) = lowest {
             self.rank = Some(lowest.saturating_sub(SLACK));
         }
+    }
+
+    /// Notes that up to `now`, in microseconds, there is only what has to wait for something that is
+    /// looked for by itself.
+    pub(super) fn only_waits(&mut self, now: i64) {
+        let recent = now.saturating_sub(RECENT);
+        self.rank = Some(self.rank.map_or(recent, |rank| rank.max(recent)));
     }
 }
 
@@ -71,6 +82,17 @@ mod tests {
             assert!(floor.of_scan(start + again - MILLISECOND).is_some());
             assert_eq!(floor.of_scan(start + again), None);
         }
+    }
+
+    #[test]
+    fn what_only_waits_is_not_walked_over_again() {
+        let start = Instant::now();
+        let mut floor = Floor::new(start);
+        floor.note(None, start, MILLISECOND, Some(0));
+        floor.only_waits(3 * RECENT);
+        assert_eq!(floor.of_scan(start + MILLISECOND), Some(2 * RECENT));
+        floor.only_waits(2 * RECENT);
+        assert_eq!(floor.of_scan(start + MILLISECOND), Some(2 * RECENT), "a floor that was higher stays");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How a host shares its free slots between the queues: by their weights, within their limits.
+//! How a host shares its free slots between the queues: by their weights, within their limits and those
+//! of the plugins.
 //!
 //! Each queue has a clock that a started execution moves on by the inverse of the queue's weight, and
 //! whichever is furthest behind is served next (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM
@@ -11,18 +12,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::floor::Floor;
+use super::rooms::{Passed, Plugins, Scan};
 use super::session::LiveSession;
+use crate::clock;
 use crate::execution::Attempt;
 use crate::job::Name;
 use crate::policy::Queue;
-use crate::store::{Claim, PhaseName, QueueId, QueueRecord, Store, StoreError};
+use crate::store::{Claim, PhaseName, PluginRoom, QueueId, QueueRecord, Started, Store, StoreError};
 
 /// How long a change of a queue may go unseen.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// Candidates of a scan that looks for what was passed by, at least.
+const FEW: u32 = 8;
+
 /// The queues, as this host knows them.
 pub(super) struct Queues {
     lanes: Vec<Lane>,
+    plugins: Plugins,
     refresh_at: Instant,
 }
 
@@ -30,30 +37,40 @@ pub(super) struct Queues {
 struct Lane {
     queue: QueueRecord,
     floor: Floor,
+    /// The next scan is one of everything as well: the last one found what it could not take.
+    is_whole: bool,
+    passed: Passed,
     /// Executions that were started, each by the inverse of the weight.
     clock: f64,
     /// Executions of it that run here.
     running: Arc<AtomicU32>,
     /// It had less to run than it could have.
     is_empty: bool,
+    /// The last scan has come to its end.
+    to_the_end: bool,
 }
 
-/// The right to run an execution, in the host and in its queue. Given back when it is dropped.
+/// The right to run an execution, in the host, in its queue and of its plugin. Given back when it is
+/// dropped.
 pub(super) struct Slot {
     _host: OwnedSemaphorePermit,
-    running: Arc<AtomicU32>,
+    running: [Arc<AtomicU32>; 2],
 }
 
 impl Slot {
-    fn new(host: OwnedSemaphorePermit, running: Arc<AtomicU32>) -> Self {
-        running.fetch_add(1, Ordering::SeqCst);
+    fn new(host: OwnedSemaphorePermit, running: [Arc<AtomicU32>; 2]) -> Self {
+        for running in &running {
+            running.fetch_add(1, Ordering::SeqCst);
+        }
         Self { _host: host, running }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.running.fetch_sub(1, Ordering::SeqCst);
+        for running in &self.running {
+            running.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -77,7 +94,16 @@ impl Queues {
             host_limit: None,
             paused: false,
         });
-        Self { lanes: record.map(|record| Lane::new(record, now)).into_iter().collect(), refresh_at: now }
+        Self {
+            lanes: record.map(|record| Lane::new(record, now)).into_iter().collect(),
+            plugins: Plugins::default(),
+            refresh_at: now,
+        }
+    }
+
+    /// Takes over how many executions may run at once, of the plugins that have a limit.
+    pub(super) fn limit_plugins(&mut self, limits: impl Iterator<Item = (Name, u32)>) {
+        self.plugins.limit(limits);
     }
 
     /// Reads the queues again, once in a while.
@@ -107,7 +133,17 @@ impl Queues {
     /// True where the end of an execution may let others start that had to wait for it, though there
     /// were slots.
     pub(super) fn are_limited(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.queue.host_limit.is_some() || lane.queue.total_limit.is_some())
+        let is_limited = |lane: &Lane| {
+            lane.queue.host_limit.is_some() || lane.queue.total_limit.is_some() || lane.passed.is_any()
+        };
+        self.lanes.iter().any(is_limited)
+    }
+
+    /// True where what was passed by in the last START has room by now.
+    pub(super) fn have_room_again(&self) -> bool {
+        let rooms = self.plugins.rooms();
+        // Where the last scan has come to the end, what it passed by had no room then.
+        self.lanes.iter().any(|lane| lane.to_the_end && lane.passed.to_look_at(&rooms).is_some())
     }
 
     /// START: fills the slots, in one transaction.
@@ -119,6 +155,8 @@ impl Queues {
     ) -> Result<Claimed, StoreError> {
         for lane in &mut self.lanes {
             lane.is_empty = false;
+            lane.is_whole = false;
+            lane.to_the_end = false;
         }
         let mut attempts = Vec::new();
         let mut phase = store.begin(PhaseName::Start).await?;
@@ -132,21 +170,21 @@ impl Queues {
             }
             for (at, limit) in shares {
                 let lane = &mut self.lanes[at];
-                let (floor, began) = (lane.floor.of_scan(Instant::now()), Instant::now());
+                let (rooms, began) = (self.plugins.rooms(), Instant::now());
+                let scan = lane.scan(began, limit, &rooms);
                 let is_limited = lane.queue.total_limit.is_some();
-                let claim = Claim { queue: lane.queue.id, limit, floor, is_limited };
+                let Scan { floor, limit, rooms } = scan;
+                let claim = Claim { queue: lane.queue.id, limit, floor, is_limited, rooms };
                 let started = phase.tx().start_from(session.id, claim).await?;
                 if is_limited {
                     last_locked = Some(lane.queue.id);
                 }
-                // One of a low priority says nothing of those that are due now.
-                let now = started.attempts.first().map_or(i64::MAX, |a| a.started_at.as_microsecond());
-                lane.floor.note(floor, began, began.elapsed(), started.lowest_rank.map(|rank| rank.min(now)));
-                lane.served(started.claimed, limit);
+                lane.note(scan, began, &started);
                 for attempt in started.attempts {
                     // The store starts no more than it was asked for.
                     let Some(host) = slots.split(1) else { break };
-                    attempts.push((attempt, Slot::new(host, lane.running.clone())));
+                    let running = [lane.running.clone(), self.plugins.running(&attempt.job.plugin)];
+                    attempts.push((attempt, Slot::new(host, running)));
                 }
             }
             self.catch_up();
@@ -195,7 +233,48 @@ impl Queues {
 
 impl Lane {
     fn new(queue: QueueRecord, now: Instant) -> Self {
-        Self { queue, floor: Floor::new(now), clock: 0.0, running: Arc::default(), is_empty: false }
+        Self {
+            queue,
+            floor: Floor::new(now),
+            is_whole: false,
+            passed: Passed::default(),
+            clock: 0.0,
+            running: Arc::default(),
+            is_empty: false,
+            to_the_end: false,
+        }
+    }
+
+    /// What the next scan is to look at: from the floor on, or from where something was passed by that
+    /// has room now. Then not much more than that is a candidate, since one that is too many of its
+    /// plugin is locked for nothing.
+    fn scan<'a>(&self, now: Instant, limit: u32, rooms: &'a [PluginRoom]) -> Scan<'a> {
+        let floor = if self.is_whole { None } else { self.floor.of_scan(now) };
+        match (floor, self.passed.to_look_at(rooms)) {
+            (Some(own), Some((passed, free))) if passed < own => {
+                Scan { floor: Some(passed), limit: limit.min(free.max(FEW)), rooms }
+            }
+            (floor, _) => Scan { floor, limit, rooms },
+        }
+    }
+
+    fn note(&mut self, scan: Scan<'_>, began: Instant, started: &Started) {
+        let own = if self.is_whole { None } else { self.floor.of_scan(began) };
+        if scan.floor == own {
+            let is_too_many = started.found > started.claimed;
+            // One of a low priority says nothing of those that are due now; nor does one whose plugin has
+            // more of them, for which there is no room.
+            let now = started.attempts.first().map_or(i64::MAX, |a| a.started_at.as_microsecond());
+            let lowest = started.lowest_rank.filter(|_| !is_too_many).map(|rank| rank.min(now));
+            self.floor.note(scan.floor, began, began.elapsed(), lowest);
+            self.is_whole = scan.floor.is_none() && is_too_many;
+            if started.to_the_end && started.found == 0 && scan.rooms.iter().any(|room| room.free == 0) {
+                self.floor.only_waits(clock::now().as_microsecond());
+            }
+        }
+        self.passed.note(scan, started);
+        self.to_the_end = started.to_the_end;
+        self.served(started.claimed, started.found < scan.limit as usize);
     }
 
     /// How many more may run here.
@@ -211,10 +290,10 @@ impl Lane {
         1.0 / f64::from(self.queue.weight)
     }
 
-    fn served(&mut self, claimed: usize, limit: u32) {
+    fn served(&mut self, claimed: usize, is_empty: bool) {
         let claimed = u32::try_from(claimed).unwrap_or(u32::MAX);
         self.clock += f64::from(claimed) * self.step();
-        self.is_empty = claimed < limit;
+        self.is_empty = is_empty;
     }
 }
 
@@ -255,7 +334,7 @@ mod tests {
                 waiting[at] -= claimed;
                 started[at] += claimed;
                 left -= claimed;
-                queues.lanes[at].served(claimed as usize, limit);
+                queues.lanes[at].served(claimed as usize, claimed < limit);
             }
             queues.catch_up();
         }

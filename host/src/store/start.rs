@@ -4,12 +4,16 @@ mod single_writer;
 
 use std::sync::Arc;
 
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 use uuid::Uuid;
 
 use super::connection::Store;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::queue::QueueId;
-use super::row::{from_count, load_jobs, next_without_definition, row, stored_json, stored_trigger};
+use super::row::{
+    from_count, load_jobs, next_without_definition, row, stored_json, stored_trigger, to_count,
+};
 use super::session::SessionId;
 use super::time::Time;
 use super::{StoreError, permit, postgres, rate};
@@ -26,11 +30,19 @@ pub struct Started {
     /// How many executions were claimed: more than there are attempts where this binary could not
     /// read a definition.
     pub claimed: usize,
+    /// How many were candidates: more than were claimed where that would have been too many of a
+    /// plugin.
+    pub found: usize,
+    /// Nothing more is there for which there is room: the queue was looked at to its end.
+    pub to_the_end: bool,
+    /// The highest rank of a candidate, where plugins have limits: up to there everything that they
+    /// leave room for was looked at.
+    pub highest_rank: Option<i64>,
 }
 
 /// What START is to take from a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct Claim<'a> {
     /// The queue.
     pub queue: QueueId,
     /// Executions at most.
@@ -41,13 +53,32 @@ pub struct Claim {
     pub floor: Option<i64>,
     /// The queue has a limit over all hosts, as far as the caller knows.
     pub is_limited: bool,
+    /// The plugins that have a limit on this host. Where there is none, it costs nothing.
+    pub rooms: &'a [PluginRoom],
 }
 
-impl Claim {
-    /// So many of the default queue, whatever their ranks.
+/// How many more executions of a plugin may run on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginRoom {
+    /// The plugin.
+    pub plugin: Name,
+    /// So many.
+    pub free: u32,
+}
+
+impl Claim<'_> {
+    /// So many of the default queue, whatever their ranks and plugins.
     #[must_use]
     pub fn any(limit: u32) -> Self {
-        Self { queue: QueueId::DEFAULT, limit, floor: None, is_limited: false }
+        Self { queue: QueueId::DEFAULT, limit, floor: None, is_limited: false, rooms: &[] }
+    }
+}
+
+impl<'a> Claim<'a> {
+    /// The plugins that have reached their limits, and the others that have one.
+    fn full_and_free(&self) -> (Vec<&'a str>, impl Iterator<Item = &'a PluginRoom> + Clone + use<'a>) {
+        let full = self.rooms.iter().filter(|room| room.free == 0).map(|room| room.plugin.as_str());
+        (full.collect(), self.rooms.iter().filter(|room| room.free > 0))
     }
 }
 
@@ -80,15 +111,19 @@ impl PhaseTx {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn start_from(&mut self, session: SessionId, mut claim: Claim) -> Result<Started, StoreError> {
+    pub async fn start_from(
+        &mut self,
+        session: SessionId,
+        mut claim: Claim<'_>,
+    ) -> Result<Started, StoreError> {
         if claim.is_limited {
             claim.limit = claim.limit.min(permit::free_of_queue(self, claim.queue).await?);
         }
         if claim.limit == 0 {
             return Ok(Started::default());
         }
-        let rows = take(self, session, claim).await?;
-        let started = self.attempts_of(session, rows, claim).await?;
+        let taken = take(self, session, claim).await?;
+        let started = self.attempts_of(session, taken, claim).await?;
         if claim.is_limited {
             let executions: Vec<Uuid> = started.attempts.iter().map(|attempt| attempt.execution).collect();
             permit::grant(self, &executions, permit::Scope::Queue, claim.queue.0, "").await?;
@@ -99,9 +134,11 @@ impl PhaseTx {
     async fn attempts_of(
         &mut self,
         session: SessionId,
-        rows: Vec<StartRow>,
-        claim: Claim,
+        taken: Taken,
+        claim: Claim<'_>,
     ) -> Result<Started, StoreError> {
+        let Taken { rows, found, highest_rank } = taken;
+        let to_the_end = found < claim.limit as usize;
         let (lowest_rank, claimed) = (rows.iter().map(|row| row.lowest_rank).min(), rows.len());
         let jobs = load_jobs(self, rows.iter().map(|row| row.job_id)).await?;
         let mut attempts = Vec::with_capacity(rows.len());
@@ -125,7 +162,7 @@ impl PhaseTx {
         }
         rate::note_starts(self, &rated).await?;
         super::completion::write_completions(self, session, &unreadable).await?;
-        Ok(Started { attempts, lowest_rank, claimed })
+        Ok(Started { attempts, lowest_rank, claimed, found, to_the_end, highest_rank })
     }
 }
 
@@ -178,7 +215,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::claim`].
-    pub async fn claim_from(&self, session: SessionId, claim: Claim) -> Result<Started, StoreError> {
+    pub async fn claim_from(&self, session: SessionId, claim: Claim<'_>) -> Result<Started, StoreError> {
         let mut phase = self.begin(PhaseName::Start).await?;
         phase.tx().hold_session(session).await?;
         let started = phase.tx().start_from(session, claim).await?;
@@ -204,17 +241,60 @@ row! {
     }
 }
 
-async fn take(tx: &mut PhaseTx, session: SessionId, claim: Claim) -> Result<Vec<StartRow>, StoreError> {
+/// What a claim has taken out of `ready`.
+#[derive(Debug, Default)]
+struct Taken {
+    rows: Vec<StartRow>,
+    /// As in [`Started`].
+    found: usize,
+    highest_rank: Option<i64>,
+}
+
+/// A row of CLAIM_WITHIN: as one of CLAIM, and what is the same in all of them.
+struct RowWithin {
+    row: StartRow,
+    found: i64,
+    highest_rank: i64,
+}
+
+impl FromRow<'_, PgRow> for RowWithin {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let (found, highest_rank) = (row.try_get("found")?, row.try_get("highest_rank")?);
+        Ok(Self { row: StartRow::from_row(row)?, found, highest_rank })
+    }
+}
+
+async fn take(tx: &mut PhaseTx, session: SessionId, claim: Claim<'_>) -> Result<Taken, StoreError> {
     let now = tx.now;
     match &mut tx.engine {
-        EngineTx::Postgres(conn) => Ok(sqlx::query_as(postgres::CLAIM)
-            .bind(now)
-            .bind(session.0)
-            .bind(i64::from(claim.limit))
-            .bind(claim.floor.unwrap_or(i64::MIN))
-            .bind(claim.queue.0)
-            .fetch_all(&mut **conn)
-            .await?),
+        EngineTx::Postgres(conn) if claim.rooms.is_empty() => {
+            let rows: Vec<StartRow> = sqlx::query_as(postgres::CLAIM)
+                .bind(now)
+                .bind(session.0)
+                .bind(i64::from(claim.limit))
+                .bind(claim.floor.unwrap_or(i64::MIN))
+                .bind(claim.queue.0)
+                .fetch_all(&mut **conn)
+                .await?;
+            Ok(Taken { found: rows.len(), highest_rank: None, rows })
+        }
+        EngineTx::Postgres(conn) => {
+            let (full, free) = claim.full_and_free();
+            let rows: Vec<RowWithin> = sqlx::query_as(postgres::CLAIM_WITHIN)
+                .bind(now)
+                .bind(session.0)
+                .bind(i64::from(claim.limit))
+                .bind(claim.floor.unwrap_or(i64::MIN))
+                .bind(claim.queue.0)
+                .bind(full)
+                .bind(free.clone().map(|room| room.plugin.as_str()).collect::<Vec<_>>())
+                .bind(free.map(|room| to_count(room.free)).collect::<Vec<_>>())
+                .fetch_all(&mut **conn)
+                .await?;
+            let Some(first) = rows.first() else { return Ok(Taken::default()) };
+            let (found, highest_rank) = (usize::try_from(first.found).unwrap_or(0), Some(first.highest_rank));
+            Ok(Taken { rows: rows.into_iter().map(|within| within.row).collect(), found, highest_rank })
+        }
         EngineTx::Sqlite(conn) => single_writer::claim(conn, now, session, claim).await,
     }
 }

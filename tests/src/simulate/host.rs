@@ -371,7 +371,7 @@ impl Stage {
                     continue;
                 }
                 let is_limited = queue.total_limit.is_some();
-                let claim = Claim { queue: queue.id, limit, floor: None, is_limited };
+                let claim = Claim { queue: queue.id, limit, floor: None, is_limited, rooms: &[] };
                 let started = match self.store.claim_from(host.session, claim).await {
                     Err(StoreError::SessionLost) => {
                         self.lose_session(number).await?;

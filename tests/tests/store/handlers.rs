@@ -2,7 +2,7 @@
 
 use innkeeper::execution::{LogLevel, LogLine, Progress};
 use innkeeper::execution::{State, Trigger};
-use innkeeper::store::{NewExecution, StoreError};
+use innkeeper::store::{LogPosition, NewExecution, StoreError};
 use innkeeper_tests::clock::instant;
 use serde_json::json;
 
@@ -32,6 +32,30 @@ rule!(log_lines_come_back_in_the_order_of_writing_with_their_attempts, async |wo
     let shown: Vec<_> = logs.iter().map(|log| (log.attempt, log.seq, log.line.message.as_str())).collect();
     assert_eq!(shown, [(1, 1, "a"), (1, 2, "b\u{fffd}c"), (1, 3, "d"), (2, 1, "e")]);
     assert_eq!(logs[0].line, line("a"));
+});
+
+rule!(a_log_is_read_in_pages_over_all_attempts, async |world: &World| {
+    let (session, first) = world.running().await;
+    world.store.append_log(holder(session, &first), &[line("a"), line("b"), line("c")]).await.unwrap();
+    world.record(session, failure(&first)).await;
+    world.clock.advance(std::time::Duration::from_secs(10));
+    world.store.plan(10).await.unwrap();
+    let second = world.claim_one(session).await;
+    world.store.append_log(holder(session, &second), &[line("d")]).await.unwrap();
+
+    let id = first.execution;
+    let mut position = LogPosition::default();
+    let mut pages = Vec::new();
+    loop {
+        let page = world.store.logs_after(id, position, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        position = last.position();
+        pages.push(page.into_iter().map(|log| log.line.message).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [["a", "b"], ["c", "d"]]);
+    world.store.append_log(holder(session, &second), &[line("e")]).await.unwrap();
+    let page = world.store.logs_after(id, position, 2).await.unwrap();
+    assert_eq!(page.iter().map(|log| log.line.message.as_str()).collect::<Vec<_>>(), ["e"], "as it grows");
 });
 
 rule!(lines_written_at_once_are_all_kept, async |world: &World| {

@@ -5,7 +5,7 @@ use innkeeper::store::{Migration, NewSession, SessionId, Store, StoreError, migr
 use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::PATIENCE;
 use innkeeper_tests::raw::Raw;
-use innkeeper_tests::versions::{newest, next_version, version_before};
+use innkeeper_tests::versions::{newest, next_version};
 use uuid::Uuid;
 
 use crate::rule;
@@ -137,20 +137,29 @@ rule!(a_schema_of_another_line_of_versions_is_not_touched, async |world: &World|
 });
 
 rule!(
-    a_binary_of_the_version_before_is_told_that_it_is_too_old_once_this_one_has_migrated,
+    a_binary_of_a_version_before_goes_on_after_this_one_has_migrated_unless_a_migration_says_otherwise,
     async |world: &World| {
         let engine = world.database.engine();
-        let database = TestDatabase::empty(engine).await;
-        let before = database.store(1).await.with_migrations(version_before(engine));
-        before.migrate().await.unwrap();
-        let ours = database.store(1).await;
-        let error = ours.check_schema().await.unwrap_err();
-        assert!(matches!(error, StoreError::Behind { .. }), "{error:?}");
-        assert!(error.to_string().contains("run `innkeeper migrate`"), "{error}");
-        let applied = ours.migrate().await.unwrap().applied;
-        assert_eq!(applied.iter().map(|applied| applied.number).collect::<Vec<_>>(), [newest(engine)]);
-        let error = before.check_schema().await.unwrap_err();
-        assert!(matches!(error, StoreError::TooOld { .. }), "{error:?}");
+        let all = migrations(world.database.url());
+        for known in 1..all.len() {
+            let database = TestDatabase::empty(engine).await;
+            let before = database.store(1).await.with_migrations(&all[..known]);
+            before.migrate().await.unwrap();
+            let ours = database.store(1).await;
+            let error = ours.check_schema().await.unwrap_err();
+            assert!(matches!(error, StoreError::Behind { .. }), "{error:?}");
+            assert!(error.to_string().contains("run `innkeeper migrate`"), "{error}");
+            let applied = ours.migrate().await.unwrap().applied;
+            let numbers = |all: &[Migration]| all.iter().map(|one| one.number).collect::<Vec<_>>();
+            let told: Vec<_> = applied.iter().map(|applied| applied.number).collect();
+            assert_eq!(told, numbers(&all[known..]));
+            let newest_known = all[known - 1].number;
+            let is_refused = all.iter().any(|one| one.oldest_compatible.is_some_and(|oldest| oldest > newest_known));
+            match before.check_schema().await {
+                Ok(()) => assert!(!is_refused, "one that knows {newest_known}"),
+                Err(error) => assert!(is_refused && matches!(error, StoreError::TooOld { .. }), "{error:?}"),
+            }
+        }
     }
 );
 

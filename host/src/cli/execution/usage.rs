@@ -8,7 +8,8 @@ use crate::limits::Usage;
 /// Such as `wall 1.23s, cpu 0.40s, memory 12.3 MiB at most, db 12 calls in 5 transactions (1,200 rows
 /// read, 7 changed, 3.4 MiB)`. What it made no use of is not told.
 pub(super) fn used(usage: &Usage) -> String {
-    let mut parts = vec![format!("wall {}", seconds(usage.wall_us)), format!("cpu {}", seconds(usage.cpu_us))];
+    let mut parts =
+        vec![format!("wall {}", seconds(usage.wall_us)), format!("cpu {}", seconds(usage.cpu_us))];
     if usage.memory_peak_bytes > 0 {
         parts.push(format!("memory {} at most", bytes(usage.memory_peak_bytes)));
     }

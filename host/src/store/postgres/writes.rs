@@ -18,6 +18,36 @@ pub(in crate::store) const SCHEMA_INIT: &str = "
     insert into innkeeper.schema_info (oldest_compatible)
     select 1 where not exists (select 1 from innkeeper.schema_info)";
 
+/// `$taken` takes rows out of `ready`, as `taken`; `$also` is what else each row of the answer has.
+macro_rules! claim {
+    ($taken:literal, $also:literal) => {
+        concat!(
+            "with ",
+            $taken,
+            "), started as (
+            insert into innkeeper.start (execution_id, attempt, session_id, component_id, started_at)
+            select t.execution_id, t.attempt + 1, $2, p.component_id, coalesce($1, now())
+            from taken t
+            join innkeeper.job j on j.id = t.job_id
+            join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
+            order by t.rank, t.execution_id
+            returning lease, execution_id, attempt, started_at
+        )
+        select s.lease, s.execution_id, s.attempt, s.started_at,
+               (select min(rank) from taken) as lowest_rank, e.job_id, e.args::text as args,
+               e.triggered_by, e.scheduled_at, e.max_attempts, e.unique_key is not null as has_unique_key,
+               k.state::text as checkpoint",
+            $also,
+            "
+        from started s
+        cross join lateral (select * from innkeeper.execution where id = s.execution_id offset 0) e
+        left join lateral (
+            select state from innkeeper.checkpoint where execution_id = s.execution_id offset 0) k on true
+        order by s.lease"
+        )
+    };
+}
+
 statements! { WRITES:
 
     // The schema
@@ -222,8 +252,7 @@ statements! { WRITES:
     /// its key, and what is deleted is found by its place, whatever the query planner believes of a
     /// table that grows and shrinks faster than its statistics. Whether a row is of a job that may
     /// run here is asked of each row, in a form that cannot become a join: there may be 100,000 jobs.
-    CLAIM = "
-        with taken as (
+    CLAIM = claim!("taken as (
             delete from innkeeper.ready
             where ctid = any (array(
                 select r.ctid from innkeeper.ready r
@@ -237,24 +266,36 @@ statements! { WRITES:
                 limit $3
                 for update skip locked))
             returning rank, execution_id, job_id, attempt
-        ), started as (
-            insert into innkeeper.start (execution_id, attempt, session_id, component_id, started_at)
-            select t.execution_id, t.attempt + 1, $2, p.component_id, coalesce($1, now())
-            from taken t
-            join innkeeper.job j on j.id = t.job_id
-            join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
-            order by t.rank, t.execution_id
-            returning lease, execution_id, attempt, started_at
-        )
-        select s.lease, s.execution_id, s.attempt, s.started_at,
-               (select min(rank) from taken) as lowest_rank, e.job_id, e.args::text as args,
-               e.triggered_by, e.scheduled_at, e.max_attempts, e.unique_key is not null as has_unique_key,
-               k.state::text as checkpoint
-        from started s
-        cross join lateral (select * from innkeeper.execution where id = s.execution_id offset 0) e
-        left join lateral (
-            select state from innkeeper.checkpoint where execution_id = s.execution_id offset 0) k on true
-        order by s.lease";
+        ", "");
+    /// As CLAIM, where plugins have limits on this host: nothing of those in `$6`, which have reached
+    /// theirs, and of each in `$7` so many as `$8` says. What is passed by is many rows, perhaps, of few
+    /// plugins; so whose jobs they are is found out once. Up to `$3` rows are candidates, of which those
+    /// that are one too many of their plugin stay, and are locked until the commit.
+    CLAIM_WITHIN = claim!("candidate as materialized (
+            select r.ctid as place, r.rank, r.execution_id, r.job_id
+            from innkeeper.ready r
+            where r.queue_id = $5 and r.rank >= $4
+              and (select q.paused_at is null from innkeeper.queue q where q.id = $5)
+              and r.job_id not in (select f.id from innkeeper.job f where f.plugin = any ($6))
+              and (select j.paused_at is null
+                   from innkeeper.job j
+                   join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
+                   where j.id = r.job_id)
+            order by r.queue_id, r.rank, r.execution_id
+            limit $3
+            for update skip locked
+        ), numbered as (
+            select c.place, l.free,
+                   row_number() over (partition by j.plugin order by c.rank, c.execution_id) as number
+            from candidate c
+            cross join lateral (select plugin from innkeeper.job where id = c.job_id offset 0) j
+            left join unnest($7::text[], $8::int[]) as l (plugin, free) on l.plugin = j.plugin
+        ), taken as (
+            delete from innkeeper.ready
+            where ctid = any (array(select place from numbered where free is null or number <= free))
+            returning rank, execution_id, job_id, attempt
+        ",
+        ", (select count(*) from candidate) as found, (select max(rank) from candidate) as highest_rank");
 
     // COMPLETION
 

@@ -204,6 +204,37 @@ statements! { WRITES:
                where j.id = r.job_id)
         order by r.queue_id, r.rank, r.execution_id
         limit $2)";
+    /// As CLAIM, where plugins have limits on this host: nothing of those in `$5`, which have reached
+    /// theirs, and of each in `$6`, a list of `[plugin, number]`, no more than its number. Up to `$2` rows
+    /// are candidates, of which those that are one too many of their plugin stay.
+    CLAIM_WITHIN = "
+        select json_group_array(json_array(
+                   rank, hex(execution_id), attempt, component_id, job_id, args, triggered_by,
+                   scheduled_at, max_attempts, keyed, checkpoint, found, highest_rank)
+                   order by rank, execution_id)
+        from (
+        select c.*, l.value ->> 1 as free,
+               row_number() over (partition by c.plugin order by c.rank, c.execution_id) as number,
+               count(*) over () as found, max(c.rank) over () as highest_rank
+        from (
+        select r.rank, r.execution_id, r.attempt, r.job_id, e.args, e.triggered_by, e.scheduled_at,
+               e.max_attempts, e.unique_key is not null as keyed, k.state as checkpoint,
+               (select j.plugin from job j where j.id = r.job_id) as plugin,
+               (select p.component_id from job j join host_plugin p on p.plugin = j.plugin
+                where j.id = r.job_id and p.session_id = $1) as component_id
+        from ready r
+        cross join execution e on e.id = r.execution_id
+        left join checkpoint k on k.execution_id = r.execution_id
+        where r.queue_id = $4 and r.rank >= $3
+          and (select q.paused_at is null from queue q where q.id = $4)
+          and r.job_id not in (select f.id from job f where f.plugin in (select value from json_each($5)))
+          and (select j.paused_at is null
+               from job j join host_plugin p on p.session_id = $1 and p.plugin = j.plugin
+               where j.id = r.job_id)
+        order by r.queue_id, r.rank, r.execution_id
+        limit $2) c
+        left join json_each($6) l on l.value ->> 0 = c.plugin)
+        where free is null or number <= free";
     /// A row is `[execution in hexadecimal, attempt, component]`.
     TAKE_READY = "
         delete from ready

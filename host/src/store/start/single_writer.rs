@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{Claim, StartRow};
+use super::{Claim, StartRow, Taken};
 use crate::store::row::json_text;
 use crate::store::session::SessionId;
 use crate::store::time::Time;
@@ -41,25 +41,35 @@ struct Ready(
     u8,
     /// Checkpoint.
     Option<String>,
+    /// Candidates, where plugins have limits.
+    #[serde(default)]
+    Option<usize>,
+    /// The highest rank of a candidate, there.
+    #[serde(default)]
+    Option<i64>,
 );
 
 pub(super) async fn claim(
     conn: &mut SqliteConnection,
     now: Option<Time>,
     session: SessionId,
-    claim: Claim,
-) -> Result<Vec<StartRow>, StoreError> {
-    let ready: String = sqlx::query_scalar(sqlite::CLAIM)
+    claim: Claim<'_>,
+) -> Result<Taken, StoreError> {
+    let statement = if claim.rooms.is_empty() { sqlite::CLAIM } else { sqlite::CLAIM_WITHIN };
+    let mut select = sqlx::query_scalar(statement)
         .bind(session.0)
         .bind(i64::from(claim.limit))
         .bind(claim.floor.unwrap_or(i64::MIN))
-        .bind(claim.queue.0)
-        .fetch_one(&mut *conn)
-        .await?;
-    let ready: Vec<Ready> = listed(&ready)?;
-    if ready.is_empty() {
-        return Ok(Vec::new());
+        .bind(claim.queue.0);
+    if !claim.rooms.is_empty() {
+        let (full, free) = claim.full_and_free();
+        let free: Vec<_> = free.map(|room| (room.plugin.as_str(), room.free)).collect();
+        select = select.bind(json_text(&full)?).bind(json_text(&free)?);
     }
+    let ready: String = select.fetch_one(&mut *conn).await?;
+    let ready: Vec<Ready> = listed(&ready)?;
+    let Some(first) = ready.first() else { return Ok(Taken::default()) };
+    let (found, highest_rank) = (first.11.unwrap_or(ready.len()), first.12);
     let started_at = now.unwrap_or(Time(crate::clock::now()));
     let starts: Vec<(&String, i32, i32)> = ready
         .iter()
@@ -76,7 +86,9 @@ pub(super) async fn claim(
         .await?;
     let leases: String = sqlx::query_scalar(sqlite::LEASES_AFTER).bind(before).fetch_one(&mut *conn).await?;
     let leases: HashMap<String, i64> = listed::<(String, i64)>(&leases)?.into_iter().collect();
-    ready.into_iter().map(|ready| start_row(ready, started_at, &leases)).collect()
+    let rows =
+        ready.into_iter().map(|ready| start_row(ready, started_at, &leases)).collect::<Result<_, _>>()?;
+    Ok(Taken { rows, found, highest_rank })
 }
 
 fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> Result<StartRow, StoreError> {
@@ -92,6 +104,7 @@ fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> R
         max_attempts,
         keyed,
         checkpoint,
+        ..,
     ) = ready;
     let lease = leases.get(&execution).copied();
     let no_start = || StoreError::Corrupt(format!("no start of execution {execution}"));
