@@ -24,6 +24,15 @@ pub fn complaints(config: &Config, plugins: &Registry, problems: &[PluginProblem
         let message = format!("plugin `{}`: {}", problem.plugin, problem.message);
         complaints.push(ConfigError { location, message });
     }
+    for plugin in plugins.plugins() {
+        for problem in plugin.capabilities.problems() {
+            let location = config.location_of_capability(&plugin.name, &problem.key);
+            complaints.push(ConfigError {
+                location,
+                message: format!("plugin `{}`: {}", plugin.name, problem.message),
+            });
+        }
+    }
     for (name, job) in &config.jobs {
         // A plugin that could not be loaded has its own complaint.
         let Some(plugin) = plugins.get(&job.plugin) else { continue };

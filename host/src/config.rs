@@ -2,6 +2,7 @@
 //! wrong.
 
 mod calendars;
+mod capabilities;
 mod databases;
 mod document;
 mod error;
@@ -37,6 +38,7 @@ use self::references::Names;
 use self::table::{Entry, Table};
 use self::values::ArgPlaces;
 use crate::args::ArgsError;
+use crate::capability::Capabilities;
 use crate::database_url::DatabaseUrl;
 use crate::job::{History, Job, Name};
 use crate::limits::Limits;
@@ -370,6 +372,8 @@ pub struct PluginConfig {
     pub jobs: BTreeSet<Name>,
     /// What an execution may use.
     pub limits: Limits,
+    /// What it may do besides.
+    pub capabilities: Capabilities,
     /// Databases it may use, by name.
     pub databases: BTreeMap<Name, GrantConfig>,
     /// The one that is meant where a call names none.
@@ -384,6 +388,7 @@ impl fmt::Debug for PluginConfig {
             .field("config", &self.config.keys())
             .field("jobs", &self.jobs)
             .field("limits", &self.limits)
+            .field("capabilities", &self.capabilities)
             .field("databases", &self.databases)
             .field("default_database", &self.default_database)
             .finish()

@@ -13,7 +13,12 @@ use crate::execution::{LogLine, Progress};
 pub mod activity;
 pub mod context;
 pub mod db;
+pub mod files;
+pub mod granted;
+pub mod http;
 pub mod jobs;
+pub mod refusals;
+pub mod sockets;
 pub mod stdio;
 
 /// Generated from the WIT in `plugin-sdk/wit`.

@@ -61,6 +61,7 @@ impl Plugins {
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
             limits: Limits { memory: MEMORY, timeout: TIME, ..Limits::default() },
+            capabilities: innkeeper::capability::Capabilities::default(),
             databases: BTreeMap::from([(name("app"), grant)]),
             default_database: Some(name("app")),
         };

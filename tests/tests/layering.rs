@@ -8,6 +8,7 @@ const PURE: &[&str] = &[
     "args",
     "bounds",
     "calendar",
+    "capability",
     "catch_up",
     "database_url",
     "execution",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use innkeeper::execution::{Attempt, FailureKind, Outcome, State, Trigger};
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::Session;
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
@@ -80,6 +81,7 @@ async fn a_call_that_is_stopped_before_it_begins_runs_nothing() {
         let call = Call {
             attempt: &attempt,
             config: Arc::default(),
+            capabilities: Arc::new(Granted::nothing()),
             session: Session::refused(),
             port: Arc::new(ClosedPort),
             limits: Limits::default(),

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::execution::{Attempt, FailureKind, LogLine, Outcome, Progress, Trigger};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{EnqueueError, EnqueueRequest, Port};
 use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::Limits;
@@ -61,6 +62,7 @@ impl Scene {
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
             limits: Limits { memory: MEMORY, timeout: LONG, ..Limits::default() },
+            capabilities: innkeeper::capability::Capabilities::default(),
             databases: BTreeMap::from([(name("app"), GrantConfig::default())]),
             default_database: Some(name("app")),
         };
@@ -77,6 +79,7 @@ impl Scene {
         let call = Call {
             attempt: &attempt(handler, args, timeout),
             config: Arc::default(),
+            capabilities: Arc::new(Granted::nothing()),
             session: Session::new(Arc::clone(&self.grants), format!("job {handler}"), timeout),
             port,
             limits: Limits::default(),

@@ -7,6 +7,7 @@ use super::document::Document;
 use super::error::Location;
 use super::table::{Entry, Table};
 use super::values::ArgPlaces;
+use crate::capability::CapabilityKey;
 use crate::job::Name;
 
 /// A key of a job that can turn out wrong after the file has been read.
@@ -63,6 +64,8 @@ pub(super) struct Places {
     pub(super) plugins: BTreeMap<Name, Location>,
     /// By plugin and database.
     pub(super) grants: BTreeMap<(Name, Name), GrantPlaces>,
+    /// By plugin and what is granted.
+    pub(super) capabilities: BTreeMap<(Name, CapabilityKey), Location>,
     pub(super) queues: BTreeMap<Name, Location>,
     pub(super) jobs: BTreeMap<Name, JobPlaces>,
 }
@@ -76,6 +79,7 @@ impl Places {
             databases: BTreeMap::new(),
             plugins: BTreeMap::new(),
             grants: BTreeMap::new(),
+            capabilities: BTreeMap::new(),
             queues: BTreeMap::new(),
             jobs: BTreeMap::new(),
         }
@@ -143,6 +147,13 @@ impl Config {
     #[must_use]
     pub fn location_in_grant(&self, plugin: &Name, database: &Name, key: GrantKey) -> Option<Location> {
         self.places.grants.get(&(plugin.clone(), database.clone()))?.keys.get(&key).cloned()
+    }
+
+    /// Where a grant of a plugin stands that is no database; the plugin's component if it is left out.
+    #[must_use]
+    pub fn location_of_capability(&self, plugin: &Name, key: &CapabilityKey) -> Location {
+        let place = self.places.capabilities.get(&(plugin.clone(), key.clone()));
+        place.cloned().unwrap_or_else(|| self.location_of_plugin(plugin))
     }
 
     /// Where a database stands.

@@ -218,6 +218,12 @@ impl<'a> Table<'a> {
         tables.map(|table| Table { header: header.clone(), ..table }).collect()
     }
 
+    /// The entries of a table whose keys are the operator's own.
+    pub(super) fn free_entries(&self, key: &'static str, wanted: &str) -> Vec<Entry<'a>> {
+        let Some(table) = self.entry(key).and_then(|entry| entry.table(wanted)) else { return Vec::new() };
+        table.entries.iter().map(|(key, value)| Entry::new(self.doc, &table.path, key, value)).collect()
+    }
+
     /// The tables that have a name each: `[key.NAME]`.
     pub(super) fn named(&self, key: &'static str) -> Vec<(Name, Table<'a>)> {
         let Some(table) = self.table(key) else { return Vec::new() };

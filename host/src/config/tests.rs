@@ -1,3 +1,4 @@
+mod capabilities;
 mod example;
 mod grants;
 mod policies;

@@ -78,6 +78,7 @@ async fn run(
     let call = Call {
         attempt,
         config: plugin.config.clone(),
+        capabilities: plugin.capabilities.clone(),
         session: db.clone(),
         port: port.clone(),
         limits: plugin.limits,

@@ -9,6 +9,7 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use crate::args::{ArgsError, ArgsSchema};
 use crate::config::{Config, PluginConfig};
 use crate::interfaces::db::{Databases, Grants};
+use crate::interfaces::granted::Granted;
 use crate::job::Name;
 use crate::limits::Limits;
 use crate::plugin::{self, Digest, Handler, Source};
@@ -26,6 +27,8 @@ pub struct Plugin {
     pub config: Arc<WasiConfigVariables>,
     /// Databases it may use.
     pub grants: Arc<Grants>,
+    /// What it was granted besides databases and jobs.
+    pub capabilities: Arc<Granted>,
     /// Jobs it may enqueue.
     pub jobs: BTreeSet<Name>,
     /// What an execution may use.
@@ -129,12 +132,15 @@ async fn load_plugin(
         .load(&source, config.limits)
         .await
         .map_err(|error| format!("{}: {error}", source.path.display()))?;
+    let capabilities = Granted::open(name, &config.capabilities);
+    let settings = config.config.clone().into_iter().chain(capabilities.placeholders());
     Ok(Plugin {
         name: name.clone(),
         digest: source.digest,
         schemas: compile_schemas(&component.handlers),
         component,
-        config: Arc::new(config.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
+        config: Arc::new(settings.collect()),
+        capabilities: Arc::new(capabilities),
         grants: Arc::new(Grants::new(databases, name, config)),
         jobs: config.jobs.clone(),
         limits: config.limits,

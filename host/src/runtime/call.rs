@@ -18,6 +18,7 @@ use crate::execution::{Attempt, Failure, FailureKind, LogLevel, LogLine, Outcome
 use crate::interfaces::Port;
 use crate::interfaces::bindings::innkeeper::plugin::types;
 use crate::interfaces::db::{Ended, Session};
+use crate::interfaces::granted::Granted;
 use crate::interfaces::stdio::Output;
 use crate::limits::{Limits, Usage};
 
@@ -27,6 +28,8 @@ pub struct Call<'a> {
     pub attempt: &'a Attempt,
     /// The plugin's configuration, as `wasi:config` serves it.
     pub config: Arc<WasiConfigVariables>,
+    /// What it was granted besides databases and jobs.
+    pub capabilities: Arc<Granted>,
     /// The execution's own transactions; ended before this call returns.
     pub session: Arc<Session>,
     /// The host's side.
@@ -77,6 +80,7 @@ impl Runtime {
         let output = Output::default();
         let state = GuestState::new(
             call.config.clone(),
+            call.capabilities.clone(),
             call.session.clone(),
             call.port.clone(),
             output.clone(),
@@ -87,6 +91,8 @@ impl Runtime {
         let ended = call.session.end().await;
         let memory = &store.data().memory;
         let (complaint, memory_peak_bytes) = (memory.complaint(), memory.peak());
+        let http_requests = store.data().requests.sent();
+        store.data().refusals.flush().await;
         drop(store);
 
         let rest = output.finish();
@@ -103,7 +109,10 @@ impl Runtime {
         }
         let outcome = classify(ending, call.attempt.job.timeout, complaint, &last_words);
         let wall_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Called { outcome, usage: Some(Usage { wall_us, memory_peak_bytes, ..Usage::default() }) }
+        Called {
+            outcome,
+            usage: Some(Usage { wall_us, memory_peak_bytes, http_requests, ..Usage::default() }),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::interfaces::ClosedPort;
 use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
+use crate::interfaces::granted::Granted;
 use crate::interfaces::stdio::Output;
 use crate::limits::Limits;
 use crate::plugin::{Handler, Source};
@@ -124,6 +125,7 @@ impl Runtime {
         let output = Output::default();
         let state = GuestState::new(
             Arc::new(WasiConfigVariables::new()),
+            Arc::new(Granted::nothing()),
             Session::refused(),
             Arc::new(ClosedPort),
             output.clone(),

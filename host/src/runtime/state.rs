@@ -10,9 +10,13 @@ use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use super::limits::MemoryLimit;
 use crate::interfaces::context::ContextView;
 use crate::interfaces::db::{DbView, Session};
+use crate::interfaces::files::{FilesView, Folders};
+use crate::interfaces::granted::Granted;
+use crate::interfaces::http::Requests;
 use crate::interfaces::jobs::JobsView;
+use crate::interfaces::refusals::Refusals;
 use crate::interfaces::stdio::Output;
-use crate::interfaces::{Port, context, db, jobs};
+use crate::interfaces::{Port, context, db, files, http, jobs, sockets};
 use crate::limits::Limits;
 
 /// The data of a wasmtime store.
@@ -24,26 +28,39 @@ pub(super) struct GuestState {
     port: Arc<dyn Port>,
     output: Output,
     pub(super) memory: MemoryLimit,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) requests: Requests,
+    folders: Folders,
 }
 
 impl GuestState {
-    /// No folder, no environment variable, no socket: `WasiCtx` grants nothing by itself.
+    /// `WasiCtx` grants nothing by itself: no folder, no environment variable, no socket.
     pub(super) fn new(
         config: Arc<WasiConfigVariables>,
+        granted: Arc<Granted>,
         session: Arc<Session>,
         port: Arc<dyn Port>,
         output: Output,
         limits: Limits,
     ) -> Self {
-        let wasi = WasiCtx::builder().stdout(output.stdout()).stderr(output.stderr()).build();
+        let mut builder = WasiCtx::builder();
+        builder.stdout(output.stdout()).stderr(output.stderr());
+        builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        granted.set_env(&mut builder);
+        let refusals = Arc::new(Refusals::new(granted.plugin(), port.clone(), output.clone()));
+        let requests = Requests::new(granted.clone(), refusals.clone(), session.activity().clone());
+        let folders = Folders::new(granted, refusals.clone());
         Self {
-            wasi,
+            wasi: builder.build(),
             table: ResourceTable::new(),
             config,
             session,
             port,
             output,
             memory: MemoryLimit::new(limits.memory),
+            refusals,
+            requests,
+            folders,
         }
     }
 }
@@ -79,6 +96,15 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
         output: &state.output,
         activity: state.session.activity(),
     })?;
+    http::add_to_linker(&mut linker, |state: &mut GuestState| state.requests.view(&mut state.table))?;
+    // What refuses, and tells, stands before what wasmtime has.
+    linker.allow_shadowing(true);
+    files::add_to_linker(&mut linker, |state: &mut GuestState| FilesView {
+        folders: &mut state.folders,
+        table: &mut state.table,
+    })?;
+    sockets::add_to_linker(&mut linker, |state: &mut GuestState| state.refusals.clone())?;
+    linker.allow_shadowing(false);
     jobs::add_to_linker(&mut linker, |state: &mut GuestState| JobsView {
         port: &state.port,
         activity: state.session.activity(),

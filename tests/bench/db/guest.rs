@@ -10,6 +10,7 @@ use innkeeper::database_url::DatabaseUrl;
 use innkeeper::execution::{Attempt, Outcome, Trigger};
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::{Databases, Grants, Session};
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
@@ -79,6 +80,7 @@ impl Guest {
             config: BTreeMap::new(),
             jobs: std::collections::BTreeSet::new(),
             limits: limits(),
+            capabilities: innkeeper::capability::Capabilities::default(),
             databases: BTreeMap::from([(database.clone(), GrantConfig::default())]),
             default_database: None,
         };
@@ -110,6 +112,7 @@ impl Guest {
             let call = Call {
                 attempt: &attempt,
                 config: Arc::default(),
+                capabilities: Arc::new(Granted::nothing()),
                 session,
                 port: Arc::new(ClosedPort),
                 limits: limits(),

@@ -156,6 +156,7 @@ fn plugin_config(databases: &[&str], default: Option<&str>) -> PluginConfig {
         config: BTreeMap::new(),
         jobs: BTreeSet::new(),
         limits: Limits { memory: MEMORY, timeout: Duration::ZERO, ..Limits::default() },
+        capabilities: innkeeper::capability::Capabilities::default(),
         databases: databases.iter().map(|database| (name(database), GrantConfig::default())).collect(),
         default_database: default.map(name),
     }

@@ -30,6 +30,12 @@ fn the_example_shows_every_key_and_its_true_default() {
         "listen",
         "component",
         "config",
+        "env",
+        "secrets",
+        "allow",
+        "ca",
+        "path",
+        "as",
         "plugin",
         "handler",
         "args",
@@ -67,7 +73,13 @@ fn the_example_shows_every_key_and_its_true_default() {
 
     // The reader lists the keys that it knows beside one that it does not: all are there.
     let grant = "[plugins.maintenance.databases]";
-    let others = ["jobs.session-cleanup", "queues.default", "calendars.business-days"];
+    let others = [
+        "plugins.maintenance.http",
+        "[plugins.maintenance.files]",
+        "jobs.session-cleanup",
+        "queues.default",
+        "calendars.business-days",
+    ];
     for table in ["host", "store", "databases.app", "plugins.maintenance", grant].into_iter().chain(others) {
         let header = format!("[{table}]\n");
         let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));

@@ -113,6 +113,7 @@ mod tests {
             config: BTreeMap::new(),
             jobs: std::collections::BTreeSet::new(),
             limits: Limits::default(),
+            capabilities: crate::capability::Capabilities::default(),
             databases: BTreeMap::from([(name("app"), GrantConfig::default())]),
             default_database: None,
         };
