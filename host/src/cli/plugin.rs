@@ -6,17 +6,31 @@ use serde_json::json;
 use super::execution::in_one_line;
 use super::table::table;
 use super::{CliError, Global, Report};
-use crate::store::StoreError;
+use crate::store::{Rollback, StoreError};
 use crate::wire;
+
+mod reload;
+mod rollback;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
     /// List the plugins that the hosts have loaded, and their handlers.
     List,
+    /// Have hosts load components anew, while they run.
+    Reload(reload::Reload),
+    /// Have every host run the component that a plugin was before.
+    Rollback(rollback::RollBack),
 }
 
 pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Report, CliError> {
-    let PluginCommand::List = command;
+    match command {
+        PluginCommand::List => list(global).await,
+        PluginCommand::Reload(command) => reload::run(global, command).await,
+        PluginCommand::Rollback(command) => rollback::run(global, command).await,
+    }
+}
+
+async fn list(global: &Global) -> Result<Report, CliError> {
     let store = global.open_store().await?;
     let plugins = store.plugins().await?.into_iter().map(wire::Plugin::try_from);
     let plugins = plugins.collect::<Result<Vec<_>, _>>().map_err(StoreError::Corrupt)?;
@@ -31,6 +45,14 @@ pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Repor
             [plugin.name.clone(), handler.name.clone(), hosts, digest, in_one_line(&handler.summary)]
         })
     });
-    let text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);
-    Ok(Report::new(&json!({ "plugins": plugins }), text))
+    let mut text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);
+    let rollbacks = store.rollbacks().await?;
+    for Rollback { plugin, component, replaces, since, reason } in &rollbacks {
+        let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        text.push_str(&format!(
+            "\n`{plugin}` is rolled back to {component} since {since}, wherever a configuration names {replaces}{reason}"
+        ));
+    }
+    let rollbacks: Vec<_> = rollbacks.iter().map(wire::Rollback::from).collect();
+    Ok(Report::new(&json!({ "plugins": plugins, "rollbacks": rollbacks }), text))
 }

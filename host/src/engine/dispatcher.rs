@@ -27,9 +27,11 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
         // What is known of the queues is good enough where the store does not answer now.
         watch.note("queues", queues.refresh(&engine.store, Instant::now()).await);
         engine.queues_are_limited.store(queues.are_limited(), Ordering::Relaxed);
+        let claim = engine.plugins.claim();
         let claimed = match queues.start(&engine.store, &session, slots).await {
             // The session's own task registers a new one.
             Err(StoreError::SessionLost) => {
+                drop(claim);
                 engine.session.doubt();
                 pause(&engine, STORE_RETRY).await;
                 continue;
@@ -37,6 +39,7 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             other => watch.note("start", other),
         };
         let Some(Claimed { attempts, is_full }) = claimed else {
+            drop(claim);
             session.set_in_doubt(true);
             pause(&engine, STORE_RETRY).await;
             continue;
@@ -49,10 +52,12 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
                 completions.send(Ended { session: session.clone(), completion, slot }).await;
                 continue;
             }
-            let execution =
-                executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
+            let plugin = claim.find(&attempt.job.plugin, &attempt.component);
+            let started = executor::Started { session: session.clone(), attempt, plugin, slot };
+            let execution = executor::execute(engine.clone(), started, completions.clone());
             engine.executions.spawn_on(execution, engine.runtime.threads());
         }
+        drop(claim);
         if !is_full {
             pause(&engine, POLL).await;
         }

@@ -145,6 +145,7 @@ impl StartRow {
             checkpoint,
             has_unique_key: self.has_unique_key,
             effects,
+            component: self.component.into(),
         })
     }
 
@@ -201,6 +202,7 @@ row! {
         max_attempts: i32,
         has_unique_key: bool,
         checkpoint: Option<String>,
+        component: String,
     }
 }
 

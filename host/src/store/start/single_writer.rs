@@ -41,6 +41,8 @@ struct Ready(
     u8,
     /// Checkpoint.
     Option<String>,
+    /// Digest of the component.
+    String,
 );
 
 pub(super) async fn claim(
@@ -92,6 +94,7 @@ fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> R
         max_attempts,
         keyed,
         checkpoint,
+        digest,
     ) = ready;
     let lease = leases.get(&execution).copied();
     let no_start = || StoreError::Corrupt(format!("no start of execution {execution}"));
@@ -108,6 +111,7 @@ fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> R
         max_attempts,
         has_unique_key: keyed != 0,
         checkpoint,
+        component: digest,
     })
 }
 

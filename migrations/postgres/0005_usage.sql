@@ -1,0 +1,1 @@
+alter table innkeeper.completion add column usage json;
