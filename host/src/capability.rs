@@ -15,7 +15,7 @@ use address::Network;
 use rule::{Rule, Site};
 
 /// The grants of one plugin. Nothing is granted by default.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Requests that it may send; `None` for none at all.
     pub http: Option<HttpGrant>,

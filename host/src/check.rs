@@ -5,6 +5,7 @@ mod capacity;
 pub mod difference;
 pub mod durations;
 mod forecast;
+pub mod reload;
 #[cfg(test)]
 mod tests;
 

@@ -3,9 +3,9 @@
 //! A command returns a `Report` or a `CliError`. Here, and only here, it is printed: with
 //! `--json` one document on standard output and nothing else there; complaints, and what is
 //! being waited for, go to standard error. What has no end to wait for (`execution logs --follow`) prints
-//! line by line, and with `--json` a document in each. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, or what
-//! `check --against-store` compares differs, 2 usage or configuration, 3 the store, or a host that is needed, could
-//! not be reached, 130 ended by Ctrl-C.
+//! line by line, and with `--json` a document in each. Exit codes: 0 done, 1 the job run with `--wait` did not succeed, what
+//! `check --against-store` compares differs, or a host refused what it was asked for, 2 usage or configuration, 3 the store,
+//! or a host that is needed, could not be reached, 130 ended by Ctrl-C.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +31,7 @@ mod migrate;
 mod period;
 mod plugin;
 mod queue;
+mod reload;
 mod schedule;
 mod sentence;
 mod serve;
@@ -86,10 +87,10 @@ enum Command {
     /// Look at executions, cancel and repeat them.
     #[command(subcommand)]
     Execution(execution::ExecutionCommand),
-    /// Look at plugins.
+    /// Look at plugins, have hosts load them anew, go back to the version before.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Look at hosts and have them drain.
+    /// Look at hosts, have them drain or load anew.
     #[command(subcommand)]
     Host(host::HostCommand),
     /// Keep the store.
@@ -136,6 +137,8 @@ enum Exit {
 impl Exit {
     /// What was compared is not the same.
     const DIFFERENT: Self = Self::JobFailed;
+    /// A host goes on as it was.
+    const REFUSED: Self = Self::JobFailed;
 }
 
 /// A command that could not do its work.

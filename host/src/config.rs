@@ -47,6 +47,12 @@ use crate::policy::Queue;
 /// What `innkeeper init` writes: every key, with its default.
 pub const EXAMPLE: &str = include_str!("../config.example.toml");
 
+/// Keys of `[host]` that a host is built on: they cannot change while it runs.
+pub(crate) const FIXED_OF_HOST: &[&str] =
+    &["name", "owner", "data_dir", "listen", "concurrency", "session_timeout"];
+/// The same of `[store]`.
+pub(crate) const FIXED_OF_STORE: &[&str] = &["url", "max_connections", "timeout", "pooler"];
+
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 86_400);
 
@@ -131,6 +137,9 @@ impl Config {
         root.finish();
         let names = Names::new(&databases, &plugins, &calendars, &queues, &jobs);
         places.store = doc.location(store_table.as_ref().map_or(0, |table| table.at));
+        if let Some(table) = &store_table {
+            places.note_settings("store", table, FIXED_OF_STORE);
+        }
         places.databases = places::of_tables(&databases);
         places.queues = places::of_tables(&queues);
         let store = databases::store(store_table, &host.data_dir);
@@ -187,7 +196,7 @@ impl Config {
 }
 
 /// `[host]`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct HostConfig {
     /// Default: the machine's host name.
     pub name: String,
@@ -207,6 +216,8 @@ pub struct HostConfig {
     pub drain_timeout: Duration,
     /// How long the host session lasts without a heartbeat.
     pub session_timeout: Duration,
+    /// A change of the file or of a component's file is noticed, and takes effect.
+    pub watch: bool,
 }
 
 impl HostConfig {
@@ -221,8 +232,10 @@ impl HostConfig {
             compiled_cache: 2 << 30,
             drain_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(15),
+            watch: true,
         };
         if let Some(table) = table {
+            places.note_settings("host", &table, FIXED_OF_HOST);
             if let Some(name) = table.text("name") {
                 host.name = name.value().to_owned();
             }
@@ -249,6 +262,7 @@ impl HostConfig {
                 host.session_timeout,
                 Duration::from_secs(1)..=Duration::from_secs(600),
             );
+            host.watch = table.boolean("watch").unwrap_or(host.watch);
             table.finish();
         }
         if host.name.is_empty() {
@@ -271,7 +285,7 @@ fn address(entry: &Entry<'_>) -> Option<SocketAddr> {
 }
 
 /// `[store]`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct StoreConfig {
     /// Where.
     pub url: DatabaseUrl,
@@ -286,7 +300,7 @@ pub struct StoreConfig {
 }
 
 /// `[databases.NAME]`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct DatabaseConfig {
     /// Where.
     pub url: DatabaseUrl,
@@ -299,7 +313,7 @@ pub struct DatabaseConfig {
 }
 
 /// `[[plugins.NAME.databases]]`: what a plugin may do in a database.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct GrantConfig {
     /// PostgreSQL: a login of the plugin's own, as a URL; `None` for the database's. The only
     /// boundary that withstands hostile SQL.
@@ -363,6 +377,7 @@ impl fmt::Debug for GrantConfig {
 }
 
 /// `[plugins.NAME]`.
+#[derive(PartialEq)]
 pub struct PluginConfig {
     /// The component's file, its path resolved.
     pub component: PathBuf,

@@ -8,21 +8,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigErrors};
 use crate::engine::health::Health;
-use crate::engine::registry::Registry;
+use crate::engine::registry::{Before, Loading, Registry, Replacements};
 use crate::engine::{Engine, Settings, store_options};
 use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
 use crate::interfaces::db::privileges::{self, Inspection};
-use crate::plugin;
+use crate::plugin::kept::Kept;
 use crate::runtime::{Cache, CompileIn, Compiler, Runtime};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Definitions, Store, StoreError, StoreOptions};
+
+mod defined;
+mod reload;
+mod watch;
+
+use defined::{jobs_and_queues, replacements, tell_defined, tell_replaced};
+use reload::Reloader;
+use watch::Watch;
+
+/// Requests to reload by SIGHUP.
+type Hangups = tokio::signal::unix::Signal;
 
 /// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The configuration names what cannot be run.
     #[error(transparent)]
-    Configuration(ConfigErrors),
+    Configuration(#[from] ConfigErrors),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -43,13 +54,16 @@ pub struct ServeOptions {
 /// # Errors
 /// Where it cannot start; see [`ServeError`].
 pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
-    let signals = Signals::listen()?;
+    let config = Arc::new(config);
+    let (signals, hangups) = Signals::listen()?;
+    // Whatever changes from here on is looked at.
+    let watch = Watch::new(&config).await;
     let health = Arc::new(Health::default());
     // First, so that it can be asked how the start goes.
     let server = listen(&config, &health).await?;
     // Compiling takes its time, and another host may be migrating the store.
-    let Host { engine, store, databases } = tokio::select! {
-        host = Host::prepare(&config, options, health) => host?,
+    let Host { engine, store, reloader } = tokio::select! {
+        host = Host::prepare(config.clone(), options, health) => host?,
         () = signals.first.cancelled() => {
             tracing::info!("stopped before it had started");
             return Ok(());
@@ -64,9 +78,12 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeErr
     );
     // Beside the work: a database that does not answer must not hold it up.
     let inspection = tokio::spawn(log_inspection(config));
+    let databases = reloader.databases();
+    let reloading = tokio::spawn(reloader.run(hangups, watch));
     // Its threads have the connections of handlers, which are closed below.
     engine.clone().run(signals.first.clone(), signals.second.clone()).await;
     inspection.abort();
+    reloading.abort();
     let closed = async {
         databases.close().await;
         store.close().await;
@@ -95,7 +112,7 @@ async fn listen(config: &Config, health: &Arc<Health>) -> Result<Option<Server>,
 /// Says once what is to be said about the plugins' logins. `innkeeper check` refuses what is an
 /// error there; here the host may be one that a developer runs with a single login for
 /// everything.
-async fn log_inspection(config: Config) {
+async fn log_inspection(config: Arc<Config>) {
     let Inspection { errors, warnings, unreachable } = privileges::inspect(&config).await;
     for finding in errors.iter().chain(&warnings) {
         tracing::warn!(at = %finding.location, "{}", finding.message);
@@ -112,12 +129,12 @@ const CLOSING: Duration = Duration::from_secs(5);
 struct Host {
     engine: Arc<Engine>,
     store: Store,
-    databases: Databases,
+    reloader: Reloader,
 }
 
 impl Host {
     async fn prepare(
-        config: &Config,
+        config: Arc<Config>,
         options: ServeOptions,
         health: Arc<Health>,
     ) -> Result<Self, ServeError> {
@@ -125,13 +142,34 @@ impl Host {
         let cache = Cache::new(config.compiled_folder(), config.host.compiled_cache);
         let compiler = Compiler::new(CompileIn::this_program()).with_cache(cache);
         let runtime = Runtime::new(config.host.concurrency, config.largest_memory())?.with_compiler(compiler);
-        let (plugins, problems) = Registry::load(config, &runtime, &databases).await;
-        let complaints = crate::check::complaints(config, &plugins, &problems);
-        if !complaints.is_empty() {
-            return Err(ServeError::Configuration(complaints));
-        }
-        let store = open_store(config, options).await?;
-        record_definitions(config, &plugins, &store).await?;
+        let kept = Kept::new(&config.host.data_dir);
+        let mut loading = Loading {
+            config: &config,
+            runtime: &runtime,
+            databases: &databases,
+            replacements: &Replacements::new(),
+            kept: Some(&kept),
+            before: None,
+        };
+        // Before anything else is touched: a file that is wrong changes nothing.
+        let found = load(&loading).await?;
+        let store = open_store(&config, options).await?;
+        let replacements = replacements(&store).await?;
+        loading.replacements = &replacements;
+        loading.before = Some(Before { config: &config, plugins: &found, only: None });
+        let plugins = load(&loading).await?;
+        tell_replaced(&plugins);
+        let (jobs, queues) = jobs_and_queues(&config);
+        let definitions = Definitions {
+            host: &config.host.name,
+            owner: &config.host.owner,
+            session: None,
+            plugins: &plugins.definitions(),
+            jobs: &jobs,
+            queues: &queues,
+        };
+        let defined = store.define(&definitions).await.map_err(StoreError::from)?;
+        tell_defined(&defined, &config.host.owner);
         let settings = Settings {
             host: config.host.name.clone(),
             concurrency: config.host.concurrency,
@@ -139,8 +177,16 @@ impl Host {
             drain_timeout: config.host.drain_timeout,
         };
         let engine = Engine::new(store.clone(), runtime, plugins, settings, health).await?;
-        Ok(Self { engine, store, databases })
+        let reloader = Reloader::new(engine.clone(), store.clone(), config, databases, kept);
+        Ok(Self { engine, store, reloader })
     }
+}
+
+/// Loads plugins, with everything that is wrong with them or with the jobs that name them.
+async fn load(loading: &Loading<'_>) -> Result<Registry, ConfigErrors> {
+    let (plugins, problems) = Registry::load_as(loading).await;
+    let complaints = crate::check::complaints(loading.config, &plugins, &problems);
+    if complaints.is_empty() { Ok(plugins) } else { Err(complaints) }
 }
 
 async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, StoreError> {
@@ -156,38 +202,6 @@ async fn open_store(config: &Config, options: ServeOptions) -> Result<Store, Sto
     Ok(store)
 }
 
-/// Writes into the store what the file and the components say, before anything can run.
-async fn record_definitions(config: &Config, plugins: &Registry, store: &Store) -> Result<(), StoreError> {
-    for plugin in plugins.plugins() {
-        let descriptions = plugin::to_descriptions(&plugin.component.handlers);
-        store.save_component(plugin.digest.as_str(), &descriptions).await?;
-        store.save_plugin(&plugin.name, plugin.digest.as_str()).await?;
-    }
-    let jobs = config.jobs.values().cloned().collect::<Vec<_>>();
-    let queues = config.queues.values().cloned().collect::<Vec<_>>();
-    for queue in store.sync_queues(&config.host.owner, &queues).await? {
-        tracing::info!(%queue, "the queue's weight and limits are those of the configuration now");
-    }
-    let sync = store.sync_jobs(&config.host.owner, &jobs).await?;
-    for job in &sync.retired {
-        tracing::info!(%job, "retired: the configuration no longer names it");
-    }
-    for (job, from) in &sync.taken_over {
-        tracing::warn!(
-            %job, %from, to = config.host.owner,
-            "taken over: another host's configuration named this job as well. Where hosts share a file, give \
-             them the same `owner` in [host]"
-        );
-    }
-    if sync.skipped > 0 {
-        tracing::info!(
-            records = sync.skipped,
-            "fires of schedules that are no more were recorded as skipped"
-        );
-    }
-    Ok(())
-}
-
 /// The first and the second request to stop.
 struct Signals {
     first: CancellationToken,
@@ -195,11 +209,12 @@ struct Signals {
 }
 
 impl Signals {
-    /// From here on a signal no longer ends the process by itself.
-    fn listen() -> anyhow::Result<Arc<Self>> {
+    /// From here on a signal no longer ends the process by itself. SIGHUP asks for a reload.
+    fn listen() -> anyhow::Result<(Arc<Self>, Hangups)> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
         let signals = Arc::new(Self { first: CancellationToken::new(), second: CancellationToken::new() });
         let to_cancel = [signals.first.clone(), signals.second.clone()];
         tokio::spawn(async move {
@@ -211,6 +226,6 @@ impl Signals {
                 token.cancel();
             }
         });
-        Ok(signals)
+        Ok((signals, hangups))
     }
 }

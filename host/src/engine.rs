@@ -12,8 +12,8 @@
 //! store.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -21,12 +21,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::runtime::Runtime;
 use crate::store::{Pooler, Store, StoreError, StoreOptions};
 
 mod canceller;
+pub mod change;
 mod completer;
 mod dispatcher;
 mod executor;
@@ -39,15 +41,18 @@ mod pruner;
 mod queues;
 pub mod registry;
 mod rescuer;
+pub mod rollback;
 mod rooms;
 mod session;
 pub mod submit;
+mod versions;
 mod waker;
 
 use canceller::Cancellations;
 use health::Health;
 use registry::Registry;
 use session::HostSession;
+use versions::Versions;
 
 /// How long a loop sleeps when nothing wakes it. Another process may have enqueued something:
 /// asking the store is the truth, being woken (`waker`) is a hint.
@@ -100,8 +105,10 @@ pub fn store_options(config: &Config) -> StoreOptions {
 pub struct Engine {
     store: Store,
     runtime: Runtime,
-    plugins: Registry,
+    plugins: Versions,
     settings: Settings,
+    /// How long a shutdown waits for running executions; it may change.
+    drain_timeout: Mutex<Duration>,
     session: HostSession,
     health: Arc<Health>,
     /// One permit for each execution that may run; held until its completion is durable.
@@ -116,6 +123,8 @@ pub struct Engine {
     ends_are_awaited: AtomicBool,
     /// Somebody may want something that runs to end.
     cancels: Notify,
+    /// Somebody wants this host to load anew.
+    reloads: Notify,
     /// What runs here.
     cancellations: Cancellations,
     /// Claims stop, and handlers see `cancelled`.
@@ -140,12 +149,13 @@ impl Engine {
         health: Arc<Health>,
     ) -> Result<Arc<Self>, StoreError> {
         let stop = CancellationToken::new();
-        let session = HostSession::register(&store, &settings, &plugins, &stop).await?;
+        let session = HostSession::register(&store, &settings, plugins.digests(), &stop).await?;
         Ok(Arc::new(Self {
             slots: Arc::new(Semaphore::new(settings.concurrency)),
             store,
             runtime,
-            plugins,
+            plugins: Versions::new(plugins),
+            drain_timeout: Mutex::new(settings.drain_timeout),
             settings,
             session,
             health,
@@ -154,6 +164,7 @@ impl Engine {
             others: Notify::new(),
             ends_are_awaited: AtomicBool::new(false),
             cancels: Notify::new(),
+            reloads: Notify::new(),
             cancellations: Cancellations::default(),
             drain: CancellationToken::new(),
             stop,
@@ -208,6 +219,43 @@ impl Engine {
         finished.cancel();
     }
 
+    /// The plugins that executions start with.
+    #[must_use]
+    pub fn plugins(&self) -> Arc<Registry> {
+        self.plugins.current()
+    }
+
+    /// Where plugins are compiled.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// What tells this process from every other in the store.
+    #[must_use]
+    pub fn boot(&self) -> Uuid {
+        self.session.boot()
+    }
+
+    /// Waits until the answer to a heartbeat says that somebody wants this host to load anew.
+    pub async fn reload_requested(&self) {
+        self.reloads.notified().await;
+    }
+
+    /// Waits until nothing new is started any more.
+    pub async fn draining(&self) {
+        self.drain.cancelled().await;
+    }
+
+    /// A shutdown waits for so long from now on.
+    pub fn set_drain_timeout(&self, timeout: Duration) {
+        *self.drain_timeout.lock().unwrap_or_else(PoisonError::into_inner) = timeout;
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        *self.drain_timeout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the host session, once nothing renews it any more.
     async fn end_session(&self, keepers: &TaskTracker) {
         keepers.close();
@@ -248,7 +296,7 @@ impl Engine {
         tokio::pin!(all);
         tokio::select! {
             () = &mut all => return,
-            () = tokio::time::sleep(self.settings.drain_timeout) => {}
+            () = tokio::time::sleep(self.drain_timeout()) => {}
             () = stop_now.cancelled() => {}
         }
         tracing::warn!(

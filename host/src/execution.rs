@@ -217,6 +217,8 @@ pub struct Attempt {
     pub has_unique_key: bool,
     /// What else its end sets free or sets off.
     pub effects: Effects,
+    /// The digest of the component that START has put on record: this one is to run, and no other.
+    pub component: Arc<str>,
 }
 
 /// What the end of an attempt sets free or sets off, besides its record. Found out at its START, so

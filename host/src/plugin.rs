@@ -1,6 +1,8 @@
 //! Plugins as the operator and the store know them: files, digests, and what they say of
 //! themselves. How they are compiled and called is `crate::runtime`'s business.
 
+pub mod kept;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +71,14 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         let hex = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Self(format!("sha256:{hex}"))
+    }
+
+    /// A digest that was written down. `None` where it is no digest.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.strip_prefix("sha256:")?;
+        let is_hex = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_hex.then(|| Self(text.to_owned()))
     }
 
     /// As text, with its prefix.

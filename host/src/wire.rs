@@ -209,6 +209,17 @@ pub struct Plugin {
     pub updated_at: Timestamp,
 }
 
+/// Where a configuration names one component as a plugin, another one runs.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
+pub struct Rollback<'a> {
+    pub plugin: &'a str,
+    pub component: &'a str,
+    pub replaces: &'a str,
+    pub since: Timestamp,
+    pub reason: Option<&'a str>,
+}
+
 /// A host session: one life of a host process.
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "named as in the record that it is made of, which documents them")]
@@ -392,6 +403,18 @@ impl TryFrom<PluginRecord> for Plugin {
             hosts: record.hosts,
             updated_at: record.updated_at,
         })
+    }
+}
+
+impl<'a> From<&'a crate::store::Rollback> for Rollback<'a> {
+    fn from(record: &'a crate::store::Rollback) -> Self {
+        Self {
+            plugin: record.plugin.as_str(),
+            component: &record.component,
+            replaces: &record.replaces,
+            since: record.since,
+            reason: record.reason.as_deref(),
+        }
     }
 }
 

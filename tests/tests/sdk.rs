@@ -155,6 +155,7 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
         checkpoint: None,
         has_unique_key: false,
         effects: innkeeper::execution::Effects::default(),
+        component: "sha256:0".into(),
     }
 }
 

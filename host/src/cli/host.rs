@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::table::table;
-use super::{CliError, Global, Report};
-use crate::store::{HostFilter, HostRecord, HostState, Store};
+use super::{CliError, Global, Report, reload};
+use crate::store::{HostFilter, HostRecord, HostState, ReloadWish, Store};
 use crate::suggest;
 use crate::wire;
 
@@ -38,6 +38,14 @@ pub(super) enum HostCommand {
         #[arg(long)]
         wait: bool,
     },
+    /// Have hosts load their configuration anew, while they run, as SIGHUP does.
+    Reload {
+        /// The host's name. Default: every live host.
+        name: Option<String>,
+        /// Wait until the hosts have done it, and tell how it went.
+        #[arg(long)]
+        wait: bool,
+    },
 }
 
 pub(super) async fn run(global: &Global, command: HostCommand) -> Result<Report, CliError> {
@@ -45,6 +53,9 @@ pub(super) async fn run(global: &Global, command: HostCommand) -> Result<Report,
     match command {
         HostCommand::List { all, limit } => list(&store, if all { limit } else { 0 }).await,
         HostCommand::Drain { name, wait } => drain(&store, &name, wait).await,
+        HostCommand::Reload { name, wait } => {
+            reload::reload(&store, &ReloadWish::Configuration, name.as_deref(), wait, "").await
+        }
     }
 }
 

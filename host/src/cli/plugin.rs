@@ -8,8 +8,11 @@ use serde_json::json;
 use super::execution::in_one_line;
 use super::table::table;
 use super::{CliError, Global, Report};
-use crate::store::StoreError;
+use crate::store::{Rollback, StoreError};
 use crate::wire;
+
+mod reload;
+mod rollback;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
@@ -17,12 +20,18 @@ pub(super) enum PluginCommand {
     List,
     /// Compile components ahead, so that hosts on this machine start at once.
     Compile(compile::Compile),
+    /// Have hosts load components anew, while they run.
+    Reload(reload::Reload),
+    /// Have every host run the component that a plugin was before.
+    Rollback(rollback::RollBack),
 }
 
 pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Report, CliError> {
     match command {
         PluginCommand::List => list(global).await,
         PluginCommand::Compile(command) => compile::run(global, &command).await,
+        PluginCommand::Reload(command) => reload::run(global, command).await,
+        PluginCommand::Rollback(command) => rollback::run(global, command).await,
     }
 }
 
@@ -41,6 +50,14 @@ async fn list(global: &Global) -> Result<Report, CliError> {
             [plugin.name.clone(), handler.name.clone(), hosts, digest, in_one_line(&handler.summary)]
         })
     });
-    let text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);
-    Ok(Report::new(&json!({ "plugins": plugins }), text))
+    let mut text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);
+    let rollbacks = store.rollbacks().await?;
+    for Rollback { plugin, component, replaces, since, reason } in &rollbacks {
+        let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        text.push_str(&format!(
+            "\n`{plugin}` is rolled back to {component} since {since}, wherever a configuration names {replaces}{reason}"
+        ));
+    }
+    let rollbacks: Vec<_> = rollbacks.iter().map(wire::Rollback::from).collect();
+    Ok(Report::new(&json!({ "plugins": plugins, "rollbacks": rollbacks }), text))
 }

@@ -60,6 +60,8 @@ pub(super) struct Places {
     /// None where it is left out.
     pub(super) concurrency: Option<Location>,
     pub(super) store: Location,
+    /// By part and key, those that are written down.
+    pub(super) settings: BTreeMap<(&'static str, &'static str), Location>,
     pub(super) databases: BTreeMap<Name, Location>,
     pub(super) plugins: BTreeMap<Name, Location>,
     /// By plugin and database.
@@ -76,12 +78,23 @@ impl Places {
             listen: doc.location(0),
             concurrency: None,
             store: doc.location(0),
+            settings: BTreeMap::new(),
             databases: BTreeMap::new(),
             plugins: BTreeMap::new(),
             grants: BTreeMap::new(),
             capabilities: BTreeMap::new(),
             queues: BTreeMap::new(),
             jobs: BTreeMap::new(),
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn note_settings(&mut self, part: &'static str, table: &Table<'_>, keys: &[&'static str]) {
+        for key in keys {
+            if let Some(entry) = table.entry(key) {
+                self.settings.insert((part, key), table.doc.location(entry.key_at));
+            }
         }
     }
 }
@@ -178,6 +191,13 @@ impl Config {
     #[must_use]
     pub fn location_of_listen(&self) -> Location {
         self.places.listen.clone()
+    }
+
+    /// Where a setting of `[host]` or `[store]` stands; the file as a whole where it is left out.
+    #[must_use]
+    pub fn location_of_setting(&self, part: &'static str, key: &'static str) -> Location {
+        let place = self.places.settings.get(&(part, key));
+        place.cloned().unwrap_or_else(|| Location::whole(&self.path))
     }
 
     /// Where the store stands: the start of the file if it is left out.

@@ -26,13 +26,15 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
         }
         // What is known of the queues is good enough where the store does not answer now.
         watch.note("queues", queues.refresh(&engine.store, Instant::now()).await);
-        queues.limit_plugins(engine.plugins.plugins().filter_map(|plugin| {
+        let claim = engine.plugins.claim();
+        queues.limit_plugins(engine.plugins().plugins().filter_map(|plugin| {
             let limit = plugin.limits.concurrency?;
             Some((plugin.name.clone(), limit))
         }));
         let claimed = match queues.start(&engine.store, &session, slots).await {
             // The session's own task registers a new one.
             Err(StoreError::SessionLost) => {
+                drop(claim);
                 engine.session.doubt();
                 pause(&engine, STORE_RETRY).await;
                 continue;
@@ -40,6 +42,7 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
             other => watch.note("start", other),
         };
         let Some(Claimed { attempts, is_full }) = claimed else {
+            drop(claim);
             session.set_in_doubt(true);
             pause(&engine, STORE_RETRY).await;
             continue;
@@ -52,10 +55,12 @@ pub(super) async fn run(engine: Arc<Engine>, completions: Completions) {
                 completions.send(Ended { session: session.clone(), completion, slot }).await;
                 continue;
             }
-            let execution =
-                executor::execute(engine.clone(), session.clone(), attempt, slot, completions.clone());
+            let plugin = claim.find(&attempt.job.plugin, &attempt.component);
+            let started = executor::Started { session: session.clone(), attempt, plugin, slot };
+            let execution = executor::execute(engine.clone(), started, completions.clone());
             engine.executions.spawn_on(execution, engine.runtime.threads());
         }
+        drop(claim);
         // In this order: what ends from here on wakes this loop, and what has ended before is seen.
         engine.ends_are_awaited.store(queues.are_limited(), Ordering::SeqCst);
         if !is_full && !queues.have_room_again() {

@@ -18,19 +18,26 @@ use crate::execution::{Attempt, Completion, Failure, FailureKind, Outcome};
 use crate::interfaces::db::Session;
 use crate::runtime::{Call, Called};
 
+/// An attempt that START has recorded.
+pub(super) struct Started {
+    pub(super) session: Arc<LiveSession>,
+    pub(super) attempt: Attempt,
+    /// With the component that START has recorded. None: this host has it no more.
+    pub(super) plugin: Option<Arc<Plugin>>,
+    pub(super) slot: Slot,
+}
+
 /// Runs the attempt and hands its completion on, with the slot: it is free once the
 /// completion is durable.
-pub(super) async fn execute(
-    engine: Arc<Engine>,
-    session: Arc<LiveSession>,
-    attempt: Attempt,
-    slot: Slot,
-    completions: Completions,
-) {
+pub(super) async fn execute(engine: Arc<Engine>, started: Started, completions: Completions) {
+    let Started { session, attempt, plugin, slot } = started;
     tracing::debug!(job = %attempt.job.name, execution = %attempt.execution, attempt = attempt.attempt, "started");
-    let Called { outcome, usage } = match engine.plugins.get(&attempt.job.plugin).cloned() {
+    let Called { outcome, usage } = match plugin {
         Some(plugin) => run_cancellable(&engine, &session, plugin, &attempt).await,
-        None => Called::not(host_failure(format!("this host has no plugin `{}`", attempt.job.plugin))),
+        None => Called::not(host_failure(format!(
+            "this host does not have component {} of plugin `{}`",
+            attempt.component, attempt.job.plugin
+        ))),
     };
     let completion = Completion { usage, ..attempt.finish(outcome) };
     completions.send(Ended { session, completion, slot }).await;

@@ -12,6 +12,7 @@ use crate::interfaces::db::{Databases, Grants};
 use crate::interfaces::granted::Granted;
 use crate::job::Name;
 use crate::limits::Limits;
+use crate::plugin::kept::Kept;
 use crate::plugin::{self, Digest, Handler, Source};
 use crate::runtime::{LoadedComponent, Runtime};
 
@@ -21,6 +22,9 @@ pub struct Plugin {
     pub name: Name,
     /// Of its component.
     pub digest: Digest,
+    /// Of the component that the configuration names: another one where an operator went back to
+    /// the one before.
+    pub configured: Digest,
     /// Compiled and linked.
     pub component: LoadedComponent,
     /// What `wasi:config` serves.
@@ -57,6 +61,37 @@ pub struct PluginProblem {
     pub message: String,
 }
 
+/// How plugins are loaded.
+#[derive(Clone, Copy)]
+pub struct Loading<'a> {
+    /// What is to be loaded, and what it is granted.
+    pub config: &'a Config,
+    /// Compiles.
+    pub runtime: &'a Runtime,
+    /// The databases of the configuration.
+    pub databases: &'a Databases,
+    /// What runs in place of what.
+    pub replacements: &'a Replacements,
+    /// Where components are kept, and found again. None: nowhere.
+    pub kept: Option<&'a Kept>,
+    /// What runs now.
+    pub before: Option<Before<'a>>,
+}
+
+/// What a host runs while it loads anew.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    /// Its configuration.
+    pub config: &'a Config,
+    /// Its plugins.
+    pub plugins: &'a Registry,
+    /// The only plugin that is loaded anew. None: all that have changed.
+    pub only: Option<&'a Name>,
+}
+
+/// For a plugin, the component that is replaced, and the one that runs instead.
+pub type Replacements = BTreeMap<Name, (Digest, Digest)>;
+
 impl Registry {
     /// Loads every plugin of the configuration, and reports all that cannot be.
     pub async fn load(
@@ -64,13 +99,21 @@ impl Registry {
         runtime: &Runtime,
         databases: &Databases,
     ) -> (Self, Vec<PluginProblem>) {
+        let replacements = &Replacements::new();
+        Self::load_as(&Loading { config, runtime, databases, replacements, kept: None, before: None }).await
+    }
+
+    /// The same for a host, which may have some of them already: those that did not change are taken
+    /// over as they are.
+    pub async fn load_as(loading: &Loading<'_>) -> (Self, Vec<PluginProblem>) {
         let mut registry = Self::default();
         let mut problems = Vec::new();
-        for (name, plugin) in &config.plugins {
-            match load_plugin(name, plugin, runtime, databases).await {
+        // One after the other: there is room for one component that describes itself.
+        for (name, config) in &loading.config.plugins {
+            match load_plugin(name, config, loading).await {
                 Ok(plugin) => {
                     registry.digests.push((name.clone(), plugin.digest.to_string()));
-                    registry.plugins.insert(name.clone(), Arc::new(plugin));
+                    registry.plugins.insert(name.clone(), plugin);
                 }
                 Err(message) => problems.push(PluginProblem { plugin: name.clone(), message }),
             }
@@ -88,6 +131,14 @@ impl Registry {
     #[must_use]
     pub fn digests(&self) -> &[(Name, String)] {
         &self.digests
+    }
+
+    /// True where a plugin is in one of the two only, or another one.
+    #[must_use]
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let same =
+            |plugin: &Arc<Plugin>| other.get(&plugin.name).is_some_and(|other| Arc::ptr_eq(plugin, other));
+        self.plugins.len() != other.plugins.len() || !self.plugins().all(same)
     }
 
     /// Every plugin, by name.
@@ -120,31 +171,64 @@ impl LoadedHandler<'_> {
 async fn load_plugin(
     name: &Name,
     config: &PluginConfig,
-    runtime: &Runtime,
-    databases: &Databases,
-) -> Result<Plugin, String> {
-    let path = config.component.clone();
-    let source = tokio::task::spawn_blocking(move || Source::read(&path))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
-    let component = runtime
-        .load(&source, config.limits)
-        .await
-        .map_err(|error| format!("{}: {error}", source.path.display()))?;
+    loading: &Loading<'_>,
+) -> Result<Arc<Plugin>, String> {
+    let running = loading.before.and_then(|before| before.plugins.get(name));
+    if let (Some(running), Some(only)) = (running, loading.before.and_then(|before| before.only))
+        && only != name
+    {
+        return Ok(running.clone());
+    }
+    let configured = read(config).await?;
+    let digest = configured.digest.clone();
+    let source = match loading.replacements.get(name) {
+        Some((replaced, instead)) if *replaced == digest && *instead != digest => {
+            let kept = loading.kept.map(|kept| kept.read(instead)).transpose();
+            kept.map_err(|why| missing(name, &why, instead))?.unwrap_or(configured)
+        }
+        _ => configured,
+    };
+    if let (Some(running), Some(before)) = (running, loading.before)
+        && (&running.digest, &running.configured) == (&source.digest, &digest)
+        && before.config.plugins.get(name) == Some(config)
+        && running.grants.are_in(loading.databases)
+    {
+        return Ok(running.clone());
+    }
+    let component = loading.runtime.load(&source, config.limits).await;
+    let component = component.map_err(|error| format!("{}: {error}", source.path.display()))?;
+    if let Some(Err(error)) = loading.kept.map(|kept| kept.keep(&source)) {
+        tracing::warn!(plugin = %name, digest = %source.digest, %error, "the component cannot be kept to go back to");
+    }
+    let before = running.map(|running| &*running.grants);
     let capabilities = Granted::open(name, &config.capabilities);
     let settings = config.config.clone().into_iter().chain(capabilities.placeholders());
-    Ok(Plugin {
+    Ok(Arc::new(Plugin {
         name: name.clone(),
         digest: source.digest,
+        configured: digest,
         schemas: compile_schemas(&component.handlers),
         component,
         config: Arc::new(settings.collect()),
         capabilities: Arc::new(capabilities),
-        grants: Arc::new(Grants::new(databases, name, config)),
+        grants: Arc::new(Grants::after(before, loading.databases, name, config)),
         jobs: config.jobs.clone(),
         limits: config.limits,
-    })
+    }))
+}
+
+/// What the configuration names.
+async fn read(config: &PluginConfig) -> Result<Source, String> {
+    let path = config.component.clone();
+    let source = tokio::task::spawn_blocking(move || Source::read(&path)).await;
+    source.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn missing(name: &Name, why: &str, component: &Digest) -> String {
+    format!(
+        "it was rolled back to {component}, and {why}; put that file there, or end the rollback with \
+         `innkeeper plugin reload {name} --end-rollback`"
+    )
 }
 
 /// The runtime has refused a component whose schemas do not compile.

@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::registry::Registry;
 use super::{Engine, STORE_RETRY, Settings, StoreWatch};
 use crate::clock;
+use crate::job::Name;
 use crate::store::{Heartbeat, NewSession, SessionId, Store, StoreError};
 
 /// The current session, and how to get another one.
@@ -46,7 +46,7 @@ impl HostSession {
     pub(super) async fn register(
         store: &Store,
         settings: &Settings,
-        plugins: &Registry,
+        plugins: &[(Name, String)],
         stop: &CancellationToken,
     ) -> Result<Self, StoreError> {
         let boot = Uuid::now_v7();
@@ -93,7 +93,7 @@ impl LiveSession {
     async fn register(
         store: &Store,
         settings: &Settings,
-        plugins: &Registry,
+        plugins: &[(Name, String)],
         stop: &CancellationToken,
         boot: Uuid,
     ) -> Result<Self, StoreError> {
@@ -103,7 +103,7 @@ impl LiveSession {
             version: env!("CARGO_PKG_VERSION"),
             ttl: settings.session_timeout,
             slots: u32::try_from(settings.concurrency).unwrap_or(u32::MAX),
-            plugins: plugins.digests(),
+            plugins,
         };
         let asked = clock::since_boot();
         let id = store.register_session(&session).await?;
@@ -244,11 +244,14 @@ async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> 
         }
     };
     match tokio::time::timeout(ttl / 3, heartbeat).await {
-        Ok(Ok(Heartbeat { drain_requested })) => {
+        Ok(Ok(Heartbeat { drain_requested, reload_requested })) => {
             session.renew(asked);
             if drain_requested && !engine.drain.is_cancelled() {
                 tracing::info!("this host was asked to drain, by `innkeeper host drain`");
                 engine.drain.cancel();
+            }
+            if reload_requested {
+                engine.reloads.notify_one();
             }
         }
         Ok(Err(StoreError::SessionLost)) => {
@@ -267,7 +270,10 @@ async fn beat(engine: &Engine, session: &LiveSession) -> Result<(), StoreError> 
 
 async fn register_again(engine: &Engine) -> Result<(), StoreError> {
     let Engine { store, settings, plugins, stop, session, health, .. } = engine;
-    let registered = LiveSession::register(store, settings, plugins, stop, session.boot).await?;
+    // Not while the next plugins become those of the session that was lost.
+    let _writing = plugins.writing.lock().await;
+    let plugins = plugins.current();
+    let registered = LiveSession::register(store, settings, plugins.digests(), stop, session.boot).await?;
     session.replace(registered);
     health.session_lives();
     Ok(())

@@ -58,11 +58,13 @@ macro_rules! migrations {
 }
 
 /// The migrations of PostgreSQL, in order.
-pub const POSTGRES: &[Migration] =
-    migrations!("postgres": "0001_store", "0002_hosts", "0003_history", "0004_policies", "0005_usage");
+pub const POSTGRES: &[Migration] = migrations!(
+    "postgres": "0001_store", "0002_hosts", "0003_history", "0004_policies", "0005_usage", "0006_reload"
+);
 /// The migrations of SQLite, in order.
-pub const SQLITE: &[Migration] =
-    migrations!("sqlite": "0001_store", "0002_hosts", "0003_history", "0004_policies", "0005_usage");
+pub const SQLITE: &[Migration] = migrations!(
+    "sqlite": "0001_store", "0002_hosts", "0003_history", "0004_policies", "0005_usage", "0006_reload"
+);
 
 const fn number_of(file: &str) -> i32 {
     let digits = file.as_bytes();

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::connection::{Pools, Store};
 use super::migrate::check_to_register;
-use super::phase::PhaseName;
+use super::phase::{PhaseName, PhaseTx};
 use super::rescue::{RescuedExecution, bury};
 use super::row::{micros, on_engine, on_read, row, storable, to_count};
 use super::{StoreError, postgres, sqlite};
@@ -21,6 +21,8 @@ pub struct SessionId(pub i64);
 pub struct Heartbeat {
     /// Somebody asked for a drain with [`Store::request_drain`].
     pub drain_requested: bool,
+    /// Somebody asked for a reload with [`Store::request_reload`], which was not answered yet.
+    pub reload_requested: bool,
 }
 
 /// A host that registers.
@@ -63,19 +65,9 @@ impl Store {
                 .bind(self.newest_migration())
                 .fetch_one(&mut *conn)
                 .await?;
-            for (plugin, digest) in session.plugins {
-                let inserted = sqlx::query(sql::INSERT_HOST_PLUGIN)
-                    .bind(id)
-                    .bind(plugin.as_str())
-                    .bind(storable(digest))
-                    .execute(&mut *conn)
-                    .await?;
-                if inserted.rows_affected() == 0 {
-                    return Err(component_is_not_saved(plugin, digest));
-                }
-            }
             id
         });
+        insert_host_plugins(tx, SessionId(id), session.plugins).await?;
         phase.commit().await?;
         Ok(SessionId(id))
     }
@@ -119,7 +111,7 @@ impl Store {
     ) -> Result<Heartbeat, StoreError> {
         macro_rules! beat {
             ($sql:ident, $conn:expr) => {
-                sqlx::query_scalar($sql::HEARTBEAT)
+                sqlx::query_as($sql::HEARTBEAT)
                     .bind(self.now())
                     .bind(session.0)
                     .bind(micros(ttl))
@@ -129,7 +121,7 @@ impl Store {
                     .await?
             };
         }
-        let renewed: Vec<bool> = match &self.pools {
+        let renewed: Vec<(bool, bool)> = match &self.pools {
             Pools::Postgres { heartbeat, .. } => {
                 let mut lent = self.lend(heartbeat).await?;
                 let renewed = beat!(postgres, &mut *lent);
@@ -141,7 +133,7 @@ impl Store {
             }
         };
         match renewed.first() {
-            Some(&drain_requested) => Ok(Heartbeat { drain_requested }),
+            Some(&(drain_requested, reload_requested)) => Ok(Heartbeat { drain_requested, reload_requested }),
             None => Err(StoreError::SessionLost),
         }
     }
@@ -192,6 +184,29 @@ row! {
         plugin: String,
         host: String,
     }
+}
+
+/// Says which plugins a host session has.
+pub(super) async fn insert_host_plugins(
+    tx: &mut PhaseTx,
+    session: SessionId,
+    plugins: &[(Name, String)],
+) -> Result<(), StoreError> {
+    for (plugin, digest) in plugins {
+        let inserted = on_engine!(tx, sql, conn => {
+            sqlx::query(sql::INSERT_HOST_PLUGIN)
+                .bind(session.0)
+                .bind(plugin.as_str())
+                .bind(storable(digest))
+                .execute(conn)
+                .await?
+                .rows_affected()
+        });
+        if inserted == 0 {
+            return Err(component_is_not_saved(plugin, digest));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn component_is_not_saved(plugin: &Name, digest: &str) -> StoreError {

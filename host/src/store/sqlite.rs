@@ -9,6 +9,7 @@ mod gates;
 mod looks;
 mod prune;
 mod reads;
+mod reload;
 mod writes;
 
 pub(super) use cancel::*;
@@ -17,8 +18,9 @@ pub(super) use gates::*;
 pub(super) use looks::*;
 pub(super) use prune::*;
 pub(super) use reads::*;
+pub(super) use reload::*;
 pub(super) use writes::*;
 
 pub(super) fn statements() -> Vec<(&'static str, &'static str)> {
-    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING, LOOKS].concat()
+    [WRITES, FIRES, GATES, READS, PRUNING, CANCELLING, LOOKS, RELOADING].concat()
 }

@@ -182,6 +182,7 @@ impl StartRow {
             checkpoint,
             has_unique_key: self.has_unique_key,
             effects,
+            component: self.component.into(),
         })
     }
 
@@ -238,6 +239,7 @@ row! {
         max_attempts: i32,
         has_unique_key: bool,
         checkpoint: Option<String>,
+        component: String,
     }
 }
 

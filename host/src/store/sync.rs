@@ -60,33 +60,11 @@ impl Store {
     /// # Errors
     /// Where the store fails.
     pub async fn sync_jobs(&self, owner: &str, jobs: &[Job]) -> Result<JobSync, StoreError> {
-        let file = File::new(owner, jobs)?;
         let mut phase = self.begin(PhaseName::Jobs).await?;
-        let tx = phase.tx();
-        // Mostly nothing has changed, and then nobody is kept waiting.
-        let mut known = Known::read(tx, &file).await?;
-        if known.changes(&file, true)?.is_empty() {
-            return Ok(JobSync::default());
-        }
-        if let EngineTx::Postgres(conn) = &mut tx.engine {
-            sqlx::query(postgres::LOCK_JOBS).execute(&mut **conn).await?;
-            known = Known::read(tx, &file).await?;
-        }
-        let mut changes = known.changes(&file, false)?;
-        changes.sync.skipped = record_skips(tx, self, known.now, &changes.skips).await?;
-        retire(tx, &changes.retire).await?;
-        take_over(tx, &file.owner, &changes.take_over).await?;
-        move_fire_times(tx, &changes.moved).await?;
-        let mut ids = known.ids();
-        ids.extend(save_jobs(tx, &file, &changes.save).await?);
-        let followers = dependency::change(tx, jobs, &ids, &changes.retire, &known.dependencies).await?;
+        let (sync, changed) = change_jobs(phase.tx(), self, owner, jobs).await?;
         phase.commit().await?;
-        // Whoever waits may be free to go on under the new definition. Not in the same transaction:
-        // others lock gates before jobs.
-        let mut changed = changes.changed;
-        changed.extend(followers);
         open_gates_of_jobs(self, &changed).await?;
-        Ok(changes.sync)
+        Ok(sync)
     }
 
     /// Makes `queues` the queues of `owner`. One of this owner that is not named goes back to the
@@ -95,36 +73,77 @@ impl Store {
     /// # Errors
     /// Where the store fails.
     pub async fn sync_queues(&self, owner: &str, queues: &[Queue]) -> Result<Vec<Name>, StoreError> {
-        let owner = storable(owner);
         let mut phase = self.begin(PhaseName::Jobs).await?;
-        let tx = phase.tx();
-        let rows: Vec<QueueRow> =
-            on_engine!(tx, sql, conn => sqlx::query_as(sql::FILE_QUEUES).fetch_all(conn).await?);
-        let named: HashSet<&str> = queues.iter().map(|queue| queue.name.as_str()).collect();
-        let mut wanted: Vec<QueueRow> = queues.iter().map(|queue| QueueRow::new(queue, &owner)).collect();
-        let left = rows.iter().filter(|row| row.owner == owner && !named.contains(row.name.as_str()));
-        wanted.extend(left.map(|row| QueueRow { name: row.name.clone(), ..QueueRow::of_nobody() }));
-        // In one order, so that two hosts that start at once do not wait for each other.
-        wanted.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut changed = Vec::new();
-        for queue in wanted.iter().filter(|queue| !rows.contains(queue)) {
-            let now = tx.now;
-            on_engine!(tx, sql, conn => {
-                sqlx::query(sql::SAVE_QUEUE)
-                    .bind(now)
-                    .bind(&queue.name)
-                    .bind(&queue.owner)
-                    .bind(queue.weight)
-                    .bind(queue.total_limit)
-                    .bind(queue.host_limit)
-                    .execute(conn)
-                    .await?;
-            });
-            changed.push(stored_name(&queue.name)?);
-        }
+        let changed = change_queues(phase.tx(), owner, queues).await?;
         phase.commit().await?;
         Ok(changed)
     }
+}
+
+/// [`Store::sync_jobs`], as a part of a transaction. Returns also the jobs whose gates are to be
+/// opened once it is committed: whoever waits may be free to go on under the new definition. Not in
+/// the same transaction, since others lock gates before jobs.
+pub(super) async fn change_jobs(
+    tx: &mut PhaseTx,
+    store: &Store,
+    owner: &str,
+    jobs: &[Job],
+) -> Result<(JobSync, Vec<i32>), StoreError> {
+    let file = File::new(owner, jobs)?;
+    // Mostly nothing has changed, and then nobody is kept waiting.
+    let mut known = Known::read(tx, &file).await?;
+    if known.changes(&file, true)?.is_empty() {
+        return Ok((JobSync::default(), Vec::new()));
+    }
+    if let EngineTx::Postgres(conn) = &mut tx.engine {
+        sqlx::query(postgres::LOCK_JOBS).execute(&mut **conn).await?;
+        known = Known::read(tx, &file).await?;
+    }
+    let mut changes = known.changes(&file, false)?;
+    changes.sync.skipped = record_skips(tx, store, known.now, &changes.skips).await?;
+    retire(tx, &changes.retire).await?;
+    take_over(tx, &file.owner, &changes.take_over).await?;
+    move_fire_times(tx, &changes.moved).await?;
+    let mut ids = known.ids();
+    ids.extend(save_jobs(tx, &file, &changes.save).await?);
+    let followers = dependency::change(tx, jobs, &ids, &changes.retire, &known.dependencies).await?;
+    let mut changed = changes.changed;
+    changed.extend(followers);
+    Ok((changes.sync, changed))
+}
+
+/// [`Store::sync_queues`], as a part of a transaction.
+pub(super) async fn change_queues(
+    tx: &mut PhaseTx,
+    owner: &str,
+    queues: &[Queue],
+) -> Result<Vec<Name>, StoreError> {
+    let owner = storable(owner);
+    let rows: Vec<QueueRow> =
+        on_engine!(tx, sql, conn => sqlx::query_as(sql::FILE_QUEUES).fetch_all(conn).await?);
+    let named: HashSet<&str> = queues.iter().map(|queue| queue.name.as_str()).collect();
+    let mut wanted: Vec<QueueRow> = queues.iter().map(|queue| QueueRow::new(queue, &owner)).collect();
+    let left = rows.iter().filter(|row| row.owner == owner && !named.contains(row.name.as_str()));
+    wanted.extend(left.map(|row| QueueRow { name: row.name.clone(), ..QueueRow::of_nobody() }));
+    // In one order, so that two hosts that start at once do not wait for each other.
+    wanted.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut changed = Vec::new();
+    for queue in wanted.iter().filter(|queue| !rows.contains(queue)) {
+        let now = tx.now;
+        on_engine!(tx, sql, conn => {
+            sqlx::query(sql::SAVE_QUEUE)
+                .bind(now)
+                .bind(&queue.name)
+                .bind(&queue.owner)
+                .bind(queue.weight)
+                .bind(queue.total_limit)
+                .bind(queue.host_limit)
+                .execute(conn)
+                .await?;
+        });
+        changed.push(stored_name(&queue.name)?);
+    }
+    Ok(changed)
 }
 
 row! {

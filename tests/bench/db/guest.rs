@@ -166,5 +166,6 @@ fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
         checkpoint: None,
         has_unique_key: false,
         effects: innkeeper::execution::Effects::default(),
+        component: "sha256:0".into(),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::Failure;
@@ -12,6 +12,8 @@ use crate::job::Name;
 
 /// What a plugin may do in a database. Connections never pass from one grant to another.
 pub(super) struct Grant {
+    /// No other one of this process has it: what a connection is kept for.
+    pub(super) number: u64,
     /// The plugin.
     pub(super) plugin: Name,
     /// The database.
@@ -37,7 +39,7 @@ pub(super) struct Grant {
 }
 
 /// The bounds of a grant.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GrantLimits {
     /// Rows and bytes of one result.
     pub(super) result: Bounds,
@@ -50,7 +52,7 @@ pub(super) struct GrantLimits {
 }
 
 /// How much one result may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// Rows of `query`, and of one `fetch`.
     pub(super) rows: u64,
@@ -83,7 +85,9 @@ impl Grant {
             max_open_cursors: config.max_open_cursors,
             max_running_statements: config.max_running_statements,
         };
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             plugin,
             database,
             url: config.url.clone(),
@@ -137,6 +141,25 @@ impl Grant {
         );
         let error = Error { kind: ErrorKind::Denied, message, ..failure.error };
         Failure { error, ..failure }
+    }
+}
+
+impl Grant {
+    /// True where the other one allows the same to the same plugin in the same database: then their
+    /// connections are interchangeable.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let Self { number: _, plugin, database, url, role, schema, .. } = self;
+        let Self { read_only, fence, statement_timeout, largest_value, limits, running: _, .. } = self;
+        (plugin, database, url, role, schema)
+            == (&other.plugin, &other.database, &other.url, &other.role, &other.schema)
+            && (read_only, fence, statement_timeout, largest_value, limits)
+                == (
+                    &other.read_only,
+                    &other.fence,
+                    &other.statement_timeout,
+                    &other.largest_value,
+                    &other.limits,
+                )
     }
 }
 

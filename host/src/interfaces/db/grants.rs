@@ -33,15 +33,36 @@ impl Grants {
     /// What the configuration grants a plugin.
     #[must_use]
     pub fn new(databases: &Databases, plugin: &Name, config: &PluginConfig) -> Self {
+        Self::after(None, databases, plugin, config)
+    }
+
+    /// The same for a plugin that takes the place of one: what is granted as before goes on, with its
+    /// connections and what runs on them.
+    #[must_use]
+    pub fn after(before: Option<&Self>, databases: &Databases, plugin: &Name, config: &PluginConfig) -> Self {
         let granted = |(name, grant): (&Name, _)| {
-            let grant = Arc::new(Grant::new(plugin.clone(), name.clone(), grant, config.limits.memory));
-            Some((name.clone(), Granted { database: Arc::clone(databases.get(name)?), grant }))
+            let database = Arc::clone(databases.get(name)?);
+            let grant = Grant::new(plugin.clone(), name.clone(), grant, config.limits.memory);
+            let same = before.and_then(|before| before.databases.get(name));
+            let same =
+                same.filter(|same| Arc::ptr_eq(&same.database, &database) && same.grant.is_like(&grant));
+            let grant = same.map_or_else(|| Arc::new(grant), |same| Arc::clone(&same.grant));
+            Some((name.clone(), Granted { database, grant }))
         };
         Self {
             plugin: plugin.clone(),
             databases: config.databases.iter().filter_map(granted).collect(),
             default: config.default_database.clone(),
         }
+    }
+
+    /// True where each database that they name is this one, and not another one of its name.
+    #[must_use]
+    pub fn are_in(&self, databases: &Databases) -> bool {
+        let is_in = |(name, granted): (&Name, &Granted)| {
+            databases.get(name).is_some_and(|database| Arc::ptr_eq(database, &granted.database))
+        };
+        self.databases.iter().all(is_in)
     }
 
     /// Raises the fence of an execution to the lease of its next attempt, in every database that is
@@ -104,5 +125,17 @@ impl Grants {
             names.join(", "),
             plugin = self.plugin
         )
+    }
+}
+
+/// Nothing runs under them any more: connections that were kept for it go, unless another version of
+/// the plugin has the same grant.
+impl Drop for Grants {
+    fn drop(&mut self) {
+        for Granted { database, grant } in self.databases.values() {
+            if Arc::strong_count(grant) == 1 {
+                database.forget(grant.number);
+            }
+        }
     }
 }

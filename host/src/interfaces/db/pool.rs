@@ -43,8 +43,8 @@ use crate::job::Name;
 /// a server or a disk that is busy is not one that is gone.
 const OPENING: Duration = Duration::from_secs(3);
 
-/// Every `[databases.NAME]` of the configuration.
-#[derive(Debug)]
+/// Every `[databases.NAME]` of the configuration. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Databases(BTreeMap<Name, Arc<Database>>);
 
 /// One database that plugins may be granted, and its connections.
@@ -106,6 +106,22 @@ impl Databases {
     pub fn open(databases: &BTreeMap<Name, DatabaseConfig>) -> Self {
         let open = |(name, config): (&Name, &DatabaseConfig)| {
             (name.clone(), Arc::new(Database::new(name.clone(), config)))
+        };
+        Self(databases.iter().map(open).collect())
+    }
+
+    /// The databases of another configuration: those that are as they were `before` go on, with their
+    /// connections. A pool that is in neither closes when the last execution that uses it has ended.
+    #[must_use]
+    pub fn reopen(
+        &self,
+        before: &BTreeMap<Name, DatabaseConfig>,
+        databases: &BTreeMap<Name, DatabaseConfig>,
+    ) -> Self {
+        let open = |(name, config): (&Name, &DatabaseConfig)| {
+            let same = self.get(name).filter(|_| before.get(name) == Some(config));
+            let new = || Arc::new(Database::new(name.clone(), config));
+            (name.clone(), same.map_or_else(new, Arc::clone))
         };
         Self(databases.iter().map(open).collect())
     }
@@ -215,6 +231,12 @@ impl Database {
         }
     }
 
+    /// Closes the connections that are kept for a grant that is no more.
+    pub(super) fn forget(&self, grant: u64) {
+        let gone: Vec<Idle> = self.pool().idle.extract_if(.., |idle| idle.grant == grant).collect();
+        close_behind(gone, Vec::new());
+    }
+
     /// The lexical rules of its statements.
     pub(super) fn dialect(&self) -> Dialect {
         match self.engine {
@@ -239,7 +261,7 @@ impl Database {
                 self.wait(caller, until).await?
             }
         };
-        let (slot, found, evicted) = self.take(permit, caller);
+        let (slot, found, evicted) = self.take(permit, caller, grant.number);
         if let Some(connection) = found {
             return Ok(Lease::new(connection, true, slot));
         }
@@ -290,19 +312,20 @@ impl Database {
         Ok(waiting)
     }
 
-    /// The plugin's idle connection that was used last; else the connection that must be
+    /// The grant's idle connection that was used last; else the connection that must be
     /// closed before another one is opened, if the bound is reached.
     fn take(
         self: &Arc<Self>,
         permit: OwnedSemaphorePermit,
         caller: &Arc<Caller>,
+        grant: u64,
     ) -> (Slot, Option<Connection>, Option<Connection>) {
         let mut pool = self.pool();
         pool.next += 1;
         let id = pool.next;
         pool.in_use.insert(id, Arc::clone(caller));
-        let slot = Slot::new(self, id, permit);
-        if let Some(at) = pool.idle.iter().rposition(|idle| idle.plugin == caller.plugin) {
+        let slot = Slot::new(self, id, grant, permit);
+        if let Some(at) = pool.idle.iter().rposition(|idle| idle.grant == grant) {
             return (slot, Some(pool.idle.remove(at).connection), None);
         }
         let open = pool.in_use.len() + pool.expired + pool.idle.len();
@@ -397,6 +420,37 @@ impl Database {
         // No code that can panic runs under the lock.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nobody is granted it any more.
+impl Drop for Database {
+    fn drop(&mut self) {
+        let idle = std::mem::take(&mut self.pool().idle);
+        let controls = match &self.engine {
+            Engine::Postgres(controls) => {
+                std::mem::take(&mut *controls.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            Engine::Sqlite(_) => BTreeMap::new(),
+        };
+        close_behind(idle, controls.into_values().collect());
+    }
+}
+
+/// Says goodbye to connections, while nobody waits for it.
+fn close_behind(idle: Vec<Idle>, controls: Vec<Arc<Control>>) {
+    if idle.is_empty() && controls.is_empty() {
+        return;
+    }
+    // Without a runtime the process is about to end, and its sockets with it.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        for idle in idle {
+            idle.connection.close().await;
+        }
+        for control in controls {
+            control.close().await;
+        }
+    });
 }
 
 impl fmt::Debug for Database {

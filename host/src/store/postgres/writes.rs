@@ -31,12 +31,13 @@ macro_rules! claim {
             join innkeeper.job j on j.id = t.job_id
             join innkeeper.host_plugin p on p.session_id = $2 and p.plugin = j.plugin
             order by t.rank, t.execution_id
-            returning lease, execution_id, attempt, started_at
+            returning lease, execution_id, attempt, component_id, started_at
         )
         select s.lease, s.execution_id, s.attempt, s.started_at,
                (select min(rank) from taken) as lowest_rank, e.job_id, e.args::text as args,
                e.triggered_by, e.scheduled_at, e.max_attempts, e.unique_key is not null as has_unique_key,
-               k.state::text as checkpoint",
+               k.state::text as checkpoint,
+               (select c.digest from innkeeper.component c where c.id = s.component_id) as component",
             $also,
             "
         from started s
@@ -94,7 +95,9 @@ statements! { WRITES:
             heartbeat_at = coalesce($1, now()),
             draining_at = case when $5 then coalesce(draining_at, $1, now()) else draining_at end
         where id = $2 and dead_at is null
-        returning drain_requested_at is not null";
+        returning drain_requested_at is not null,
+                  exists (select 1 from innkeeper.reload_request r
+                          where r.boot_id = host_session.boot_id and r.done_at is null)";
     /// In one order, so that two requests at once do not wait for each other.
     REQUEST_DRAIN = "
         update innkeeper.host_session

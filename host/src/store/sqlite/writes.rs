@@ -64,7 +64,9 @@ statements! { WRITES:
             heartbeat_at = $1,
             draining_at = case when $5 then coalesce(draining_at, $1) else draining_at end
         where id = $2 and dead_at is null
-        returning drain_requested_at is not null";
+        returning drain_requested_at is not null,
+                  exists (select 1 from reload_request r
+                          where r.boot_id = host_session.boot_id and r.done_at is null)";
     REQUEST_DRAIN = "
         update host_session
         set drain_requested_at = coalesce(drain_requested_at, $1)
@@ -188,7 +190,8 @@ statements! { WRITES:
     CLAIM = "
         select json_group_array(json_array(
                    rank, hex(execution_id), attempt, component_id, job_id, args, triggered_by,
-                   scheduled_at, max_attempts, keyed, checkpoint) order by rank, execution_id)
+                   scheduled_at, max_attempts, keyed, checkpoint,
+                   (select c.digest from component c where c.id = component_id)) order by rank, execution_id)
         from (
         select r.rank, r.execution_id, r.attempt, r.job_id, e.args, e.triggered_by, e.scheduled_at,
                e.max_attempts, e.unique_key is not null as keyed, k.state as checkpoint,
@@ -210,7 +213,8 @@ statements! { WRITES:
     CLAIM_WITHIN = "
         select json_group_array(json_array(
                    rank, hex(execution_id), attempt, component_id, job_id, args, triggered_by,
-                   scheduled_at, max_attempts, keyed, checkpoint, found, highest_rank)
+                   scheduled_at, max_attempts, keyed, checkpoint,
+                   (select c.digest from component c where c.id = component_id), found, highest_rank)
                    order by rank, execution_id)
         from (
         select c.*, l.value ->> 1 as free,

@@ -41,6 +41,8 @@ struct Ready(
     u8,
     /// Checkpoint.
     Option<String>,
+    /// Digest of the component.
+    String,
     /// Candidates, where plugins have limits.
     #[serde(default)]
     Option<usize>,
@@ -69,7 +71,7 @@ pub(super) async fn claim(
     let ready: String = select.fetch_one(&mut *conn).await?;
     let ready: Vec<Ready> = listed(&ready)?;
     let Some(first) = ready.first() else { return Ok(Taken::default()) };
-    let (found, highest_rank) = (first.11.unwrap_or(ready.len()), first.12);
+    let (found, highest_rank) = (first.12.unwrap_or(ready.len()), first.13);
     let started_at = now.unwrap_or(Time(crate::clock::now()));
     let starts: Vec<(&String, i32, i32)> = ready
         .iter()
@@ -104,6 +106,7 @@ fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> R
         max_attempts,
         keyed,
         checkpoint,
+        digest,
         ..,
     ) = ready;
     let lease = leases.get(&execution).copied();
@@ -121,6 +124,7 @@ fn start_row(ready: Ready, started_at: Time, leases: &HashMap<String, i64>) -> R
         max_attempts,
         has_unique_key: keyed != 0,
         checkpoint,
+        component: digest,
     })
 }
 

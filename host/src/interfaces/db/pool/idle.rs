@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Database;
 use crate::interfaces::db::connection::Connection;
-use crate::job::Name;
 
 /// How long a connection is kept without being used. Opening one takes milliseconds, and a job
 /// that runs every few minutes finds its own again; one that runs each night leaves nothing on
@@ -17,8 +16,8 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A connection that nobody uses.
 pub(super) struct Idle {
-    /// Whose it was, and will be.
-    pub(super) plugin: Name,
+    /// Whose it was, and will be, by the number of the grant.
+    pub(super) grant: u64,
     pub(super) connection: Connection,
     /// When it was given back.
     pub(super) since: Instant,
@@ -38,16 +37,17 @@ impl Drop for Expired {
 }
 
 impl Database {
-    /// Keeps a connection that the execution of this number gives back, for the next call of its
-    /// plugin. Returns it where it must be closed instead.
-    pub(super) fn keep(self: &Arc<Self>, id: u64, connection: Connection) -> Option<Connection> {
+    /// Keeps a connection that the execution of this number gives back, for the next call under its
+    /// grant. Returns it where it must be closed instead.
+    pub(super) fn keep(self: &Arc<Self>, id: u64, grant: u64, connection: Connection) -> Option<Connection> {
         let mut pool = self.pool();
         if pool.closed {
             return Some(connection);
         }
-        let Some(caller) = pool.in_use.remove(&id) else { return Some(connection) };
-        let plugin = caller.plugin.clone();
-        pool.idle.push(Idle { plugin, connection, since: Instant::now() });
+        if pool.in_use.remove(&id).is_none() {
+            return Some(connection);
+        }
+        pool.idle.push(Idle { grant, connection, since: Instant::now() });
         if !std::mem::replace(&mut pool.expiring, true) {
             tokio::spawn(expire(Arc::downgrade(self)));
         }
@@ -101,6 +101,7 @@ mod tests {
     use crate::database_url::DatabaseUrl;
     use crate::interfaces::db::pool::{Connections, Databases};
     use crate::interfaces::db::{BeginOptions, Grants, Session};
+    use crate::job::Name;
     use crate::limits::Limits;
 
     fn name(text: &str) -> Name {

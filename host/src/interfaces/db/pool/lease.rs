@@ -21,13 +21,15 @@ pub(in crate::interfaces::db) struct Lease {
 pub(super) struct Slot {
     database: Arc<Database>,
     id: u64,
+    /// The grant that the connection is used under, by its number.
+    grant: u64,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Slot {
     /// For the use of a connection that the pool has noted by this number.
-    pub(super) fn new(database: &Arc<Database>, id: u64, permit: OwnedSemaphorePermit) -> Self {
-        Self { database: Arc::clone(database), id, _permit: permit }
+    pub(super) fn new(database: &Arc<Database>, id: u64, grant: u64, permit: OwnedSemaphorePermit) -> Self {
+        Self { database: Arc::clone(database), id, grant, _permit: permit }
     }
 }
 
@@ -53,7 +55,7 @@ impl Lease {
     /// and nothing else of its session is left.
     pub(in crate::interfaces::db) async fn release(mut self) {
         let Some(connection) = self.connection.take() else { return };
-        if let Some(connection) = self.slot.database.keep(self.slot.id, connection) {
+        if let Some(connection) = self.slot.database.keep(self.slot.id, self.slot.grant, connection) {
             connection.close().await;
         }
     }
