@@ -6,7 +6,7 @@ use std::process::Output;
 use innkeeper::execution::State;
 use innkeeper::store::{ExecutionRecord, Store};
 use innkeeper_tests::database::Engine;
-use innkeeper_tests::host::{Scene, TestHost, guest, until};
+use innkeeper_tests::host::{Scene, TestHost, until};
 use innkeeper_tests::raw::{Raw, make_gate};
 use innkeeper_tests::release::Release;
 use serde_json::{Value, json};
@@ -43,29 +43,20 @@ impl Stage {
         let mut app = Raw::connect(scene.app.url()).await;
         make_gate(&mut app).await;
         let release = Release::of_probe(scene.dir());
+        let scene = scene.with_component(&release.path);
         Self { store: scene.open_store().await, scene, app, release }
     }
 
-    /// Writes the configuration of a host, as a file that is renamed over the one before.
+    /// Writes the configuration of a host.
     pub fn configure(&self, host: &str, jobs: &str) -> PathBuf {
         self.configure_as(host, jobs, |text| text)
     }
 
     /// The same, with whatever else is to be changed.
     pub fn configure_as(&self, host: &str, jobs: &str, change: impl Fn(String) -> String) -> PathBuf {
-        let file = self.scene.dir().join(format!("{host}.toml"));
-        let before = std::fs::read(&file).ok();
         let path = self.scene.configure(host, jobs);
         let text = std::fs::read_to_string(&path).expect("it was written");
-        let component = format!("{:?}", guest("probe"));
-        let text = change(text.replace(&component, &format!("{:?}", self.release.path)));
-        // A host that watches must not find the scene's own component.
-        if let Some(before) = before {
-            std::fs::write(&path, before).expect("it can be written");
-        }
-        let draft = path.with_extension("draft");
-        std::fs::write(&draft, text).expect("it can be written");
-        std::fs::rename(&draft, &path).expect("it can be replaced");
+        std::fs::write(&path, change(text)).expect("it can be written");
         path
     }
 

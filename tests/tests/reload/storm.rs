@@ -26,7 +26,7 @@ const ROUNDS: u32 = 12;
 const OF_A_ROUND: usize = 25;
 
 on_both_engines! {
-    async fn nothing_is_lost_or_fails_and_each_runs_what_is_on_record(engine: Engine) {
+    async fn nothing_is_lost_and_nothing_fails(engine: Engine) {
         let stage = Stage::new(engine, UNWATCHED).await;
         let host = stage.serve(JOBS).await;
         for round in 0..ROUNDS {
