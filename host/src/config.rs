@@ -235,7 +235,6 @@ impl HostConfig {
             watch: true,
         };
         if let Some(table) = table {
-            places.note_settings("host", &table, FIXED_OF_HOST);
             if let Some(name) = table.text("name") {
                 host.name = name.value().to_owned();
             }
@@ -263,6 +262,7 @@ impl HostConfig {
                 Duration::from_secs(1)..=Duration::from_secs(600),
             );
             host.watch = table.boolean("watch").unwrap_or(host.watch);
+            places.note_settings("host", &table, FIXED_OF_HOST);
             table.finish();
         }
         if host.name.is_empty() {

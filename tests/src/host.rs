@@ -28,6 +28,8 @@ pub struct Scene {
     /// What the plugins are granted as `app`.
     pub app: TestDatabase,
     dir: tempfile::TempDir,
+    /// The component of the plugin `probe`.
+    component: PathBuf,
     base: Vec<(&'static str, String)>,
 }
 
@@ -45,6 +47,7 @@ impl Scene {
             store: TestDatabase::migrated(engine).await,
             app: TestDatabase::empty(engine).await,
             dir: tempfile::tempdir().expect("a temporary folder can be made"),
+            component: guest("probe"),
             base: vec![
                 ("host", "concurrency = 40\nsession_timeout = \"3s\"\ndrain_timeout = \"20s\"".to_owned()),
                 ("store", "max_connections = 1".to_owned()),
@@ -64,6 +67,13 @@ impl Scene {
                 lines.clone_into(text);
             }
         }
+        self
+    }
+
+    /// Has the plugin `probe` be of this file.
+    #[must_use]
+    pub fn with_component(mut self, component: &Path) -> Self {
+        component.clone_into(&mut self.component);
         self
     }
 
@@ -88,7 +98,7 @@ impl Scene {
             section("store"),
             self.app.address(),
             section("databases.app"),
-            guest("probe"),
+            self.component,
             section("plugins.probe"),
             section("grant"),
         );

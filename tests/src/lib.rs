@@ -11,6 +11,7 @@ pub mod pgbouncer;
 pub mod plugins;
 pub mod raw;
 pub mod relay;
+pub mod release;
 pub mod server;
 pub mod simulate;
 pub mod soak;

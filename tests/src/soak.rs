@@ -9,9 +9,11 @@ use tokio::time::MissedTickBehavior;
 
 use crate::database::Engine;
 use crate::host::{Scene, TestHost};
+use crate::release::Release;
 
 pub mod flatness;
 mod gauge;
+mod reloads;
 mod report;
 mod work;
 
@@ -19,6 +21,7 @@ pub use gauge::Gauge;
 pub use report::Report;
 
 use gauge::{Gauges, Sample};
+use reloads::Reloads;
 use work::{Work, configured};
 
 /// The fewest minutes: what ended within the last minute is never removed from the history, and the
@@ -53,7 +56,7 @@ pub struct Options {
 pub async fn run(options: Options) -> Report {
     let Options { engine, minutes } = options;
     let time = Duration::from_secs(60) * minutes;
-    let (scene, host) = serve(engine).await;
+    let (scene, host, mut reloads) = serve(engine).await;
     let (mut work, mut gauges) = (Work::new(&scene).await, Gauges::new(&scene).await);
     let mut samples: Vec<Sample> = Vec::new();
     let mut ticks = tokio::time::interval(TICK);
@@ -65,6 +68,7 @@ pub async fn run(options: Options) -> Report {
         if gauges.queued().await < i64::try_from(ROUNDS * work::MIX.len()).unwrap_or(i64::MAX) {
             work.enqueue(ROUNDS).await;
         }
+        reloads.keep_up(&host, work.executions()).await;
         if begun.elapsed() >= time / SAMPLES * u32::try_from(samples.len()).unwrap_or(u32::MAX) {
             samples.push(gauges.read(&host, work.executions()).await);
         }
@@ -74,6 +78,7 @@ pub async fn run(options: Options) -> Report {
             eprintln!("soak: {} after {minute} min: {last}", report::name(engine));
         }
     }
+    reloads.assert_unnoticed().await;
     host.stop().await;
     Report::new(engine, begun.elapsed(), samples)
 }
@@ -97,7 +102,7 @@ pub struct Kept {
 /// # Panics
 /// Where the host or its databases fail.
 pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usize, flat: f64) -> Kept {
-    let (scene, host) = serve(engine).await;
+    let (scene, host, mut reloads) = serve(engine).await;
     let (mut work, mut gauges) = (Work::new(&scene).await, Gauges::new(&scene).await);
     let mut points = Vec::new();
     let (mut files, mut of_each) = ((0, 0), f64::INFINITY);
@@ -106,6 +111,7 @@ pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usiz
             files.0 = host.open_files().len();
         }
         work.enqueue(rounds).await;
+        reloads.keep_up(&host, work.executions()).await;
         gauges.until_all_have_ended(work.executions()).await;
         if block >= warm_up {
             points.push((work.executions(), host.memory().1));
@@ -118,14 +124,18 @@ pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usiz
         }
     }
     files.1 = host.open_files().len();
+    reloads.assert_unnoticed().await;
     host.stop().await;
     Kept { points, of_each, files }
 }
 
-async fn serve(engine: Engine) -> (Scene, TestHost) {
+async fn serve(engine: Engine) -> (Scene, TestHost, Reloads) {
     let scene = configured(Scene::new(engine).await);
+    let release = Release::of_probe(scene.dir());
+    let scene = scene.with_component(&release.path);
     let host = TestHost::start_quiet(&scene.configure("inn-1", work::JOBS));
     work::prepare(&scene).await;
     host.wait_for_log("serving").await;
-    (scene, host)
+    let reloads = Reloads::new(&scene, release).await;
+    (scene, host, reloads)
 }

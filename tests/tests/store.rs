@@ -39,6 +39,8 @@ mod planning;
 mod pruning;
 #[path = "store/reading.rs"]
 mod reading;
+#[path = "store/reloading.rs"]
+mod reloading;
 #[path = "store/repeating.rs"]
 mod repeating;
 #[path = "store/rescue.rs"]

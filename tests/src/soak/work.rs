@@ -120,7 +120,7 @@ args = { job = "noop", args = "of a parent" }
 
 /// With little history, so that there is something to remove, and the grants that [`JOBS`] need.
 pub(super) fn configured(scene: Scene) -> Scene {
-    let host = "concurrency = 16\nsession_timeout = \"30s\"\ndrain_timeout = \"20s\"";
+    let host = "concurrency = 16\nsession_timeout = \"30s\"\ndrain_timeout = \"20s\"\nwatch = false";
     scene.with("host", host).with("store", HISTORY).with("plugins.probe", "jobs = [\"noop\"]")
 }
 

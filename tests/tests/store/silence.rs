@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use innkeeper::database_url::DatabaseUrl;
 use innkeeper::execution::State;
-use innkeeper::store::{Recording, Store, StoreError, StoreOptions};
+use innkeeper::store::{DefineError, Definitions, Recording, Store, StoreError, StoreOptions};
 use innkeeper_tests::database::Engine;
 use innkeeper_tests::relay::Relay;
 
@@ -46,6 +46,32 @@ async fn a_start_whose_answer_is_lost_is_given_back_and_costs_no_attempt() {
     assert_eq!(store.release_unknown(session, &[]).await.unwrap(), [execution]);
     let attempts = store.claim(session, 10).await.unwrap();
     assert_eq!((attempts.len(), attempts[0].attempt), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_whose_answer_is_lost_may_be_on_record_and_bear_being_repeated() {
+    let world = World::new(Engine::Postgres).await;
+    let session = world.host("inn-1").await;
+    let (store, relay) = through_a_relay(&world, Duration::from_secs(1)).await;
+    let (plugins, jobs) = ([crate::reloading::plugin("sha256:2")], [crate::world::job("j")]);
+    let definitions = Definitions {
+        host: "inn-1",
+        owner: "file",
+        session: Some(session),
+        plugins: &plugins,
+        jobs: &jobs,
+        queues: &[],
+    };
+    relay.silence_after("commit");
+    let lost = store.define(&definitions).await;
+    assert!(matches!(lost, Err(DefineError::Unknown(_))), "{lost:?}");
+    let silent = store.define(&definitions).await;
+    assert!(matches!(silent, Err(DefineError::Refused(_))), "nothing was sent: {silent:?}");
+    world.enqueue("j").await;
+    assert_eq!(&*world.claim_one(session).await.component, "sha256:2", "it was committed");
+    relay.restore();
+    store.define(&definitions).await.unwrap();
+    assert_eq!(world.count("plugin_version", "true").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

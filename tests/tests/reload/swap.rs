@@ -1,0 +1,93 @@
+//! Components are replaced.
+
+use innkeeper::execution::State;
+use innkeeper_tests::database::Engine;
+use innkeeper_tests::on_both_engines;
+use innkeeper_tests::raw::open_gate;
+use serde_json::json;
+
+use super::stage::{JOBS, Stage, UNWATCHED};
+
+/// What a file holds while somebody copies to it.
+fn half_of(path: &std::path::Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).expect("it can be read");
+    bytes[..bytes.len() / 2].to_vec()
+}
+
+on_both_engines! {
+    async fn what_runs_ends_on_the_old_version_while_the_new_one_starts(engine: Engine) {
+        let mut stage = Stage::new(engine, UNWATCHED).await;
+        let host = stage.serve(JOBS).await;
+        let held = stage.hold().await;
+        stage.release.publish(2);
+        host.signal(libc::SIGHUP);
+        host.wait_for_log("plugin swapped").await;
+        assert_eq!(stage.run().await, stage.release.digest(2));
+        open_gate(&mut stage.app, "main").await;
+        let record = stage.end_of(held).await;
+        assert_eq!(record.state, State::Succeeded, "{record:?}");
+        assert_eq!(stage.component_of(held).await, stage.release.digest(1));
+        host.stop().await;
+    }
+
+    async fn a_file_that_is_replaced_takes_effect_by_itself(engine: Engine) {
+        let mut stage = Stage::new(engine, "session_timeout = \"3s\"").await;
+        let host = stage.serve(JOBS).await;
+        assert_eq!(stage.run().await, stage.release.digest(1));
+        stage.release.publish(2);
+        host.wait_for_log("plugin swapped").await;
+        assert_eq!(stage.run().await, stage.release.digest(2));
+        // The configuration's file as well.
+        stage.configure("inn-1", &JOBS.replace("[jobs.echo]", "[jobs.echo-again]"));
+        host.wait_for_log("retired: the configuration no longer names it").await;
+        let id = stage.enqueue("echo-again", &json!(1)).await;
+        assert_eq!(stage.end_of(id).await.state, State::Succeeded);
+        host.stop().await;
+    }
+
+    async fn what_does_not_load_changes_nothing_until_it_is_mended(engine: Engine) {
+        let mut stage = Stage::new(engine, UNWATCHED).await;
+        let host = stage.serve(JOBS).await;
+        let old = stage.release.digest(1);
+        stage.release.put(&half_of(&stage.release.path));
+        let (code, told) = stage.command(&["plugin", "reload", "--wait"]);
+        assert_eq!(code, Some(1), "{told}");
+        let place = format!("{}:", stage.scene.dir().join("inn-1.toml").display());
+        assert!(told.contains("has not reloaded") && told.contains(&place), "{told}");
+        assert!(told.contains("plugin `probe`"), "{told}");
+        assert!(host.log().contains("not reloaded, everything stays as it was"), "{}", host.log());
+        assert_eq!(stage.run().await, old);
+        // One that is fine and has not what the jobs need.
+        stage.release.put(&std::fs::read(innkeeper_tests::host::guest("bench")).expect("it is there"));
+        let (code, told) = stage.command(&["plugin", "reload", "probe", "--wait"]);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("has no handler `hold`"), "{told}");
+        assert_eq!(stage.run().await, old);
+        stage.release.publish(2);
+        let told = stage.done(&["plugin", "reload", "probe", "--wait"]);
+        assert!(told.contains("Host `inn-1` has reloaded."), "{told}");
+        assert_eq!(stage.run().await, stage.release.digest(2));
+        host.stop().await;
+    }
+
+    async fn only_the_plugin_that_was_named_is_loaded_and_on_the_host_that_was_named(engine: Engine) {
+        let stage = Stage::new(engine, UNWATCHED).await;
+        let (one, two) = (stage.serve(JOBS).await, stage.serve_as("inn-2", JOBS).await);
+        stage.release.publish(2);
+        stage.done(&["plugin", "reload", "probe", "--host", "inn-2", "--wait"]);
+        assert!(two.log().contains("plugin swapped"), "{}", two.log());
+        assert!(!one.log().contains("plugin swapped"), "{}", one.log());
+        let (code, told) = stage.command(&["plugin", "reload", "prob"]);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains("no live host has a plugin `prob`; did you mean `probe`?"), "{told}");
+        let (code, told) = stage.command(&["plugin", "reload", "--host", "inn-3"]);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains("there is no live host `inn-3`"), "{told}");
+        let told = stage.done(&["plugin", "reload", "--wait"]);
+        assert!(told.contains("`inn-1` has reloaded") && told.contains("`inn-2` has reloaded"), "{told}");
+        assert!(one.log().contains("plugin swapped"), "{}", one.log());
+        assert_eq!(two.log().matches("plugin swapped").count(), 1, "nothing new there:\n{}", two.log());
+        one.stop().await;
+        two.stop().await;
+    }
+}
