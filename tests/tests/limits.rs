@@ -168,6 +168,12 @@ on_both_engines! {
         ids.extend(hold(&scene, &store, "also-slow", 3).await);
         // The neighbour's go through the one slot that is left, past all that waits.
         until_running(&scene, &store, &ids, 1).await;
+        let document = scene.innkeeper_json(&["job", "explain", "also-slow"]);
+        let fact = &document["now"][0];
+        assert_eq!((&fact["about"], &fact["ready"]), (&json!("plugin_limit"), &json!(3)), "{document}");
+        let text = fact["text"].as_str().unwrap_or_default();
+        assert!(text.contains("plugin `probe` runs no more than 1 at once on each host"), "{text}");
+        assert!(text.contains("so many run: `inn-1` (1)"), "{text}");
         if engine == Engine::Postgres {
             hosts.push(scene.serve_as("inn-2", &neighbours()).await);
             until_running(&scene, &store, &ids, 2).await;
