@@ -4,7 +4,7 @@
 use innkeeper::execution::State;
 use innkeeper::store::Store;
 use innkeeper_tests::database::Engine;
-use innkeeper_tests::host::{Scene, until};
+use innkeeper_tests::host::{Scene, guest, until};
 use innkeeper_tests::on_both_engines;
 use innkeeper_tests::raw::{Raw, make_gate, open_gate};
 use serde_json::json;
@@ -127,7 +127,79 @@ async fn all_succeed(scene: &Scene, store: &Store, ids: &[Uuid]) {
     }
 }
 
+/// Plugin `probe` runs one execution at a time on each host; `neighbour` is the same without a limit.
+fn neighbours() -> String {
+    format!(
+        r#"
+[plugins.neighbour]
+component = {:?}
+
+[jobs.slow]
+plugin = "probe"
+handler = "hold"
+args = {{ gate = "main" }}
+timeout = "5m"
+
+[jobs.also-slow]
+plugin = "probe"
+handler = "hold"
+args = {{ gate = "main" }}
+timeout = "5m"
+
+[jobs.echo]
+plugin = "neighbour"
+handler = "echo"
+"#,
+        guest("probe")
+    )
+}
+
 on_both_engines! {
+    async fn a_plugin_runs_no_more_often_at_once_on_a_host_than_its_limit_and_its_neighbour_goes_on(engine: Engine) {
+        let scene = Scene::new(engine)
+            .await
+            .with("host", "concurrency = 2\nsession_timeout = \"3s\"")
+            .with("plugins.probe", "limits = { concurrency = 1 }");
+        let mut app = Raw::connect(scene.app.url()).await;
+        make_gate(&mut app).await;
+        let mut hosts = vec![scene.serve_as("inn-1", &neighbours()).await];
+        let store = scene.open_store().await;
+        let mut ids = hold(&scene, &store, "slow", 3).await;
+        ids.extend(hold(&scene, &store, "also-slow", 3).await);
+        // The neighbour's go through the one slot that is left, past all that waits.
+        until_running(&scene, &store, &ids, 1).await;
+        let document = scene.innkeeper_json(&["job", "explain", "also-slow"]);
+        let fact = &document["now"][0];
+        assert_eq!((&fact["about"], &fact["ready"]), (&json!("plugin_limit"), &json!(3)), "{document}");
+        let text = fact["text"].as_str().unwrap_or_default();
+        assert!(text.contains("plugin `probe` runs no more than 1 at once on each host"), "{text}");
+        assert!(text.contains("so many run: `inn-1` (1)"), "{text}");
+        if engine == Engine::Postgres {
+            hosts.push(scene.serve_as("inn-2", &neighbours()).await);
+            until_running(&scene, &store, &ids, 2).await;
+        }
+        let first = store.execution(ids[0]).await.unwrap().expect("it is there");
+        assert_eq!(first.state, State::Running, "what has been due longest is first");
+        open_gate(&mut app, "main").await;
+        all_succeed(&scene, &store, &ids).await;
+        drop(hosts);
+    }
+
+    async fn what_a_full_plugin_leaves_waiting_starts_as_soon_as_one_has_ended(engine: Engine) {
+        let scene = Scene::new(engine).await.with("plugins.probe", "limits = { concurrency = 1 }");
+        let jobs = "[jobs.echo]\nplugin = \"probe\"\nhandler = \"echo\"";
+        let host = scene.serve(jobs).await;
+        let store = scene.open_store().await;
+        let mut ids = Vec::new();
+        for number in 0..300 {
+            ids.push(scene.enqueue(&store, "echo", &json!(number)).await);
+        }
+        // One by one, found four times in a second, these would take longer than the last is waited for.
+        ids.reverse();
+        all_succeed(&scene, &store, &ids).await;
+        host.stop().await;
+    }
+
     async fn a_job_runs_no_more_often_at_once_than_its_limit_on_all_hosts_together(engine: Engine) {
         let scene = Scene::new(engine).await;
         let mut app = Raw::connect(scene.app.url()).await;

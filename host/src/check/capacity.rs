@@ -6,7 +6,7 @@
 use humantime::format_duration;
 
 use super::named;
-use crate::config::{Config, ConfigError, DatabaseConfig, GrantKey, JobKey};
+use crate::config::{Config, ConfigError, DatabaseConfig, GrantKey, JobKey, PluginConfig};
 use crate::database_url::DatabaseUrl;
 use crate::job::{Job, Name};
 use crate::policy::Queue;
@@ -15,6 +15,7 @@ use crate::policy::Queue;
 pub(super) fn warnings(config: &Config) -> Vec<ConfigError> {
     let mut warnings = grants(config);
     warnings.extend(host(config));
+    warnings.extend(config.plugins.iter().filter_map(|(name, plugin)| of_plugin(config, name, plugin)));
     warnings.extend(config.queues.values().flat_map(|queue| of_queue(config, queue)));
     warnings.extend(config.jobs.values().filter_map(|job| of_job(config, job)));
     warnings
@@ -47,11 +48,15 @@ fn grants(config: &Config) -> Vec<ConfigError> {
 fn host(config: &Config) -> Option<ConfigError> {
     let location = config.location_of_concurrency()?;
     let concurrency = config.host.concurrency;
-    let is_used = |name: &Name| config.plugins.values().any(|plugin| plugin.databases.contains_key(name));
+    // At once in a database: of each plugin that may use it as many as its limit lets run.
+    let users = |name: &Name| {
+        let plugins = config.plugins.values().filter(|plugin| plugin.databases.contains_key(name));
+        plugins.map(|plugin| at_once(config, plugin)).fold(0, usize::saturating_add).min(concurrency)
+    };
     let small: Vec<(&Name, &DatabaseConfig)> = config
         .databases
         .iter()
-        .filter(|(name, database)| is_used(name) && (database.max_connections as usize) < concurrency)
+        .filter(|(name, database)| (database.max_connections as usize) < users(name))
         .collect();
     let (first, database) = small.first()?;
     let names: Vec<&Name> = small.iter().map(|(name, _)| *name).collect();
@@ -65,6 +70,22 @@ fn host(config: &Config) -> Option<ConfigError> {
         format_duration(database.acquire_timeout),
     );
     Some(ConfigError { location, message })
+}
+
+/// Executions of a plugin at once on this host.
+fn at_once(config: &Config, plugin: &PluginConfig) -> usize {
+    let slots = config.host.concurrency;
+    plugin.limits.concurrency.map_or(slots, |limit| slots.min(limit as usize))
+}
+
+fn of_plugin(config: &Config, name: &Name, plugin: &PluginConfig) -> Option<ConfigError> {
+    let slots = config.host.concurrency;
+    let limit = plugin.limits.concurrency.filter(|limit| *limit as usize > slots)?;
+    let message = format!(
+        "plugin `{name}` may run {limit} executions at once on this host, and this host runs {slots} of all \
+         plugins: `limits.concurrency` is never reached"
+    );
+    Some(ConfigError { location: config.location_of_plugin(name), message })
 }
 
 fn of_queue(config: &Config, queue: &Queue) -> Vec<ConfigError> {
@@ -101,10 +122,11 @@ fn of_job(config: &Config, job: &Job) -> Option<ConfigError> {
     let default = Queue::DEFAULT;
     let queue = config.queues.get(job.policies.queue.as_ref().map_or(default, Name::as_str));
     let of_queue = queue.and_then(|queue| Some((queue, queue.limit?))).filter(|(_, most)| *most < limit);
+    let plugin = config.plugins.get(&job.plugin);
     // What runs at once on one host, which has its own connections.
-    let here = (limit as usize).min(slots);
-    let databases =
-        config.plugins.get(&job.plugin).map(|plugin| plugin.databases.keys()).into_iter().flatten();
+    let of_plugin = plugin.map_or(slots, |plugin| at_once(config, plugin));
+    let here = (limit as usize).min(of_plugin);
+    let databases = plugin.map(|plugin| plugin.databases.keys()).into_iter().flatten();
     let small = databases
         .filter_map(|name| Some((name, config.databases.get(name)?)))
         .find(|(_, database)| (database.max_connections as usize) < here);
@@ -112,6 +134,12 @@ fn of_job(config: &Config, job: &Job) -> Option<ConfigError> {
         format!(
             "this host, the only one that a SQLite store has, runs {slots}: raise `concurrency` of [host], or \
              lower `limit`"
+        )
+    } else if is_alone(config) && limit as usize > of_plugin {
+        format!(
+            "this host, the only one that a SQLite store has, runs {of_plugin} of its plugin: raise \
+             `concurrency` of [plugins.{}.limits], or lower `limit`",
+            job.plugin
         )
     } else if let Some((queue, most)) = of_queue {
         format!(

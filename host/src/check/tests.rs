@@ -185,6 +185,29 @@ concurrency = { limit = 4 }
 }
 
 #[test]
+fn a_plugin_s_concurrency_that_is_never_reached_or_keeps_a_job_from_its_own_is_told() {
+    let text = |concurrency: u32, limit: u32| {
+        format!(
+            "[host]\nconcurrency = 40\n[databases.app]\nurl = \"sqlite:app.db\"\nmax_connections = 4\n\
+             [[plugins.p.databases]]\nname = \"app\"\n[plugins.p.limits]\nconcurrency = {concurrency}\n\
+             [jobs.a]\nplugin = \"p\"\nhandler = \"h\"\nconcurrency = {{ limit = {limit} }}\n"
+        )
+    };
+    assert_eq!(told(&text(4, 4)), [""; 0], "no more of it run than its database has connections");
+    let never = told(&text(41, 4));
+    assert_eq!(never.len(), 2, "{never:#?}");
+    let what = "plugin `p` may run 41 executions at once on this host, and this host runs 40";
+    assert!(never.iter().any(|line| line.contains(what)), "{never:#?}");
+    let job = told(&text(4, 5));
+    assert_eq!(job.len(), 1, "{job:#?}");
+    let what = "5 executions of job `a` may run at once, and this host, the only one that a SQLite store has, runs \
+                4 of its plugin: raise `concurrency` of [plugins.p.limits]";
+    assert!(job[0].contains(what), "{job:#?}");
+    let shared = format!("[store]\nurl = \"postgres://db/inn\"\n{}", text(4, 5));
+    assert_eq!(told(&shared), [""; 0], "two hosts may run five");
+}
+
+#[test]
 fn what_is_left_out_is_nothing_to_warn_of() {
     let text = "[databases.app]\nurl = \"sqlite:app.db\"\nmax_connections = 1\n[[plugins.p.databases]]\nname = \"app\"\n";
     assert_eq!(told(&format!("{text}{}", job("a", "schedule = { every = \"1s\" }"))), [""; 0]);

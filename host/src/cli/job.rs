@@ -88,7 +88,7 @@ pub(super) async fn run(global: &Global, command: JobCommand) -> Result<Report, 
         JobCommand::Pause { job, reason } => pause::pause(&store, &job, reason.as_deref()).await,
         JobCommand::Resume { job } => pause::resume(&store, &job).await,
         JobCommand::Backfill(command) => backfill::backfill(&store, &command).await,
-        JobCommand::Explain { job } => explain::explain(&store, &job).await,
+        JobCommand::Explain { job } => explain::explain(&store, &job, &global.load()?).await,
     }
 }
 

@@ -4,6 +4,8 @@
 //! Each statement is a look of its own, so that no lock is held and nothing waits: what they say may
 //! be some milliseconds apart.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -198,6 +200,17 @@ impl Store {
         Ok(looks)
     }
 
+    /// How many executions of a plugin run on each host that runs any.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn running_of_plugin(&self, plugin: &Name) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rows: Vec<RunningRow> = on_read!(self, sql, conn => {
+            sqlx::query_as(sql::RUNNING_OF_PLUGIN).bind(plugin.as_str()).fetch_all(conn).await?
+        });
+        Ok(rows.into_iter().map(|row| (row.host, row.executions.unsigned_abs())).collect())
+    }
+
     /// Pauses a queue: nothing of it is started until it is resumed. Hosts read their queues once a
     /// second. What runs goes on, and schedules go on firing.
     ///
@@ -384,6 +397,13 @@ row! {
         uses: i64,
         pending: i64,
         first: Option<Time>,
+    }
+}
+
+row! {
+    struct RunningRow {
+        host: String,
+        executions: i64,
     }
 }
 

@@ -154,7 +154,8 @@ rule!(
             let told: Vec<_> = applied.iter().map(|applied| applied.number).collect();
             assert_eq!(told, numbers(&all[known..]));
             let newest_known = all[known - 1].number;
-            let is_refused = all.iter().any(|one| one.oldest_compatible.is_some_and(|oldest| oldest > newest_known));
+            let is_refused =
+                all.iter().any(|one| one.oldest_compatible.is_some_and(|oldest| oldest > newest_known));
             match before.check_schema().await {
                 Ok(()) => assert!(!is_refused, "one that knows {newest_known}"),
                 Err(error) => assert!(is_refused && matches!(error, StoreError::TooOld { .. }), "{error:?}"),

@@ -92,7 +92,7 @@ mod tests {
             db_transactions: 5,
             db_rows_read: 1_200,
             db_rows_changed: 7,
-            db_bytes: 3_565_158,
+            db_bytes: 3_600_000,
             log_lines: 1,
             log_bytes: 80,
             http_requests: 3,

@@ -6,12 +6,15 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{CliError, Report};
+use crate::config::Config;
 use crate::execution::State;
 use crate::job::Name;
 use crate::store::{ExecutionFilter, HostFilter, JobRecord, LastExecution, Store};
 use now::Scene;
+use plugin_limit::PluginLook;
 
 mod now;
+mod plugin_limit;
 mod rules;
 
 /// One thing that an operator may want to know: as a sentence, and its parts for `--json`.
@@ -38,10 +41,10 @@ impl Fact {
 /// Executions that are told one by one.
 const SHOWN: u32 = 20;
 
-pub(super) async fn explain(store: &Store, name: &Name) -> Result<Report, CliError> {
+pub(super) async fn explain(store: &Store, name: &Name, config: &Config) -> Result<Report, CliError> {
     let record = store.job(name).await?;
     let now = crate::clock::now();
-    let scene = scene(store, &record, now).await?;
+    let scene = scene(store, &record, config, now).await?;
     let right_now = now::facts(&scene);
     let schedule = rules::schedule(&record, &scene.look);
     let next = rules::next(&record, now).map(|(fire, _)| fire).ok();
@@ -79,8 +82,17 @@ pub(super) async fn explain(store: &Store, name: &Name) -> Result<Report, CliErr
     Ok(Report::new(&json, text))
 }
 
-async fn scene<'a>(store: &Store, record: &'a JobRecord, now: Timestamp) -> Result<Scene<'a>, CliError> {
+async fn scene<'a>(
+    store: &Store,
+    record: &'a JobRecord,
+    config: &Config,
+    now: Timestamp,
+) -> Result<Scene<'a>, CliError> {
     let job = &record.job;
+    let plugin = match config.plugins.get(&job.plugin).and_then(|plugin| plugin.limits.concurrency) {
+        Some(limit) => Some(PluginLook { limit, running: store.running_of_plugin(&job.plugin).await? }),
+        None => None,
+    };
     let look = store.look_at_job(record).await?;
     let mut queues = store.look_at_queues().await?;
     let queue_name = rules::queue_name(job);
@@ -104,6 +116,7 @@ async fn scene<'a>(store: &Store, record: &'a JobRecord, now: Timestamp) -> Resu
         with_plugin: store.live_hosts_with_plugin(&job.plugin).await?,
         running: store.executions(&running).await?,
         upstreams,
+        plugin,
         now,
     })
 }

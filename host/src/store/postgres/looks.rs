@@ -48,6 +48,19 @@ statements! { LOOKS:
         where d.upstream_id = $1 and d.kind = $2 and j.retired_at is null
         order by j.name";
 
+    // Plugins
+
+    RUNNING_OF_PLUGIN = "
+        select h.host, count(*) as executions
+        from innkeeper.host_session h
+        join innkeeper.start s on s.session_id = h.id and s.lease >= h.lease_floor
+        join innkeeper.execution e on e.id = s.execution_id
+        join innkeeper.job j on j.id = e.job_id
+        where h.dead_at is null and j.plugin = $1
+          and not exists (select 1 from innkeeper.completion c
+                          where c.execution_id = s.execution_id and c.lease = s.lease)
+        group by h.host order by h.host";
+
     // Queues
 
     QUEUE_LOOKS = "

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use innkeeper_sdk::db::{self, Error, ErrorKind};
-use innkeeper_sdk::{Context, Failure, handler, params};
+use innkeeper_sdk::{Context, Failure, handler, log, params};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -34,10 +34,44 @@ pub(crate) fn hold(ctx: &Context, args: Hold) -> Result<u64, Failure> {
     while let Err(error) = db::execute("insert into inside (execution) values ($1)", params![ctx.id()]) {
         wait_if_busy(error, pause)?;
     }
+    wait_at(&args.gate, pause)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Narrate {
+    /// What the `id`s in table `gate` begin with.
+    gate: String,
+    /// Attempts before this one fail.
+    #[serde(default)]
+    fail_until: u32,
+    /// Lines that are logged before the gate, besides.
+    #[serde(default)]
+    lines: u32,
+}
+
+/// Takes `{gate, fail_until, lines}`: logs `before`, waits at the gate `GATE-ATTEMPT` as `hold` does, logs
+/// `after`, and fails retryably before attempt `fail_until`.
+#[handler]
+pub(crate) fn narrate(ctx: &Context, args: Narrate) -> Result<(), Failure> {
+    for number in 0..args.lines {
+        log::info!("line {number}");
+    }
+    log::info!("before");
+    wait_at(&format!("{}-{}", args.gate, ctx.attempt()), Duration::from_millis(default_poll_ms()))?;
+    log::warn!(attempt = ctx.attempt(); "after");
+    if ctx.attempt() < args.fail_until {
+        return Err(Failure::retryable("not yet"));
+    }
+    Ok(())
+}
+
+/// Returns how often it looked.
+fn wait_at(gate: &str, pause: Duration) -> Result<u64, Failure> {
     let mut looked = 0;
     loop {
         looked += 1;
-        match db::query("select released from gate where id = $1", params![&args.gate]) {
+        match db::query("select released from gate where id = $1", params![gate]) {
             Ok(rows) => {
                 if let Some(row) = rows.first()
                     && row.get(0)?

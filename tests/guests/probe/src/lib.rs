@@ -16,7 +16,7 @@ mod transactions;
 mod values;
 
 use basics::{allocate, echo, fail, fail_until, panic, sleep, spin};
-use gate::hold;
+use gate::{hold, narrate};
 use hostile::{break_rules, excess};
 use program::sql;
 use services::{cancelled, checkpoint, config, enqueue, give_up, log, print, progress};
@@ -38,6 +38,7 @@ innkeeper_sdk::plugin!(
     hold,
     ledger,
     log,
+    narrate,
     nested,
     panic,
     print,

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::plugin_limit::PluginLook;
 use super::rules::{next, queue_name};
 use super::{Fact, SHOWN};
 use crate::cli::fires::next_fire;
@@ -32,11 +33,13 @@ pub(super) struct Scene<'a> {
     pub(super) running: Vec<ExecutionRecord>,
     /// Those that it comes after and that have not succeeded since, with their last executions.
     pub(super) upstreams: Vec<(Name, Option<LastExecution>)>,
+    /// Where its plugin has a limit on a host.
+    pub(super) plugin: Option<PluginLook>,
     pub(super) now: Timestamp,
 }
 
 /// Holders that are named in a sentence.
-const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 /// Keys that have a sentence of their own.
 const KEYS: usize = 5;
 
@@ -409,6 +412,8 @@ fn ready(scene: &Scene<'_>) -> Option<Fact> {
             "queue_limit",
             format!("queue `{queue}` has reached its limit of {limit} at once over all hosts, by {held}"),
         )
+    } else if let Some(why) = full_plugin(scene) {
+        ("plugin_limit", why)
     } else if let Some(why) = no_slot(scene) {
         ("slots", why)
     } else {
@@ -428,13 +433,21 @@ fn full_queue<'a>(scene: &'a Scene<'_>) -> Option<(u32, &'a PermitHolders)> {
     (look.holders.count >= u64::from(limit)).then_some((limit, &look.holders))
 }
 
+/// Every live host that could run it runs as many of its plugin as it may.
+fn full_plugin(scene: &Scene<'_>) -> Option<String> {
+    let active = able(scene).filter(|host| host.state == HostState::Active).collect::<Vec<_>>();
+    scene.plugin.as_ref()?.reached(&scene.record.job.plugin, &active)
+}
+
+/// The live hosts that could run it.
+fn able<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = &'a HostRecord> {
+    let has_plugin = |host: &&HostRecord| scene.with_plugin.contains(&host.host);
+    scene.hosts.iter().filter(|host| host.state != HostState::Expired).filter(has_plugin)
+}
+
 /// Every live host that could run it is at its limit, or starts nothing new.
 fn no_slot(scene: &Scene<'_>) -> Option<String> {
-    let able: Vec<&HostRecord> = scene
-        .hosts
-        .iter()
-        .filter(|host| host.state != HostState::Expired && scene.with_plugin.contains(&host.host))
-        .collect();
+    let able: Vec<&HostRecord> = able(scene).collect();
     if able.is_empty() {
         return Some("no host can run it".to_owned());
     }
