@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub mod arguments;
 mod bytes;
 pub mod configuration;
 mod finding;
@@ -141,7 +142,6 @@ pub fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
 
 struct Driver<T: Target> {
     worker: Worker<T>,
-    shown: BTreeSet<String>,
     report: Report,
     minimises: bool,
     /// Resident bytes once everything has been set up and used.
@@ -150,13 +150,7 @@ struct Driver<T: Target> {
 
 impl<T: Target> Driver<T> {
     fn start(seed: u64) -> Self {
-        Self {
-            worker: Worker::start(),
-            shown: BTreeSet::new(),
-            report: Report::new(T::NAME, seed),
-            minimises: true,
-            settled: None,
-        }
+        Self { worker: Worker::start(), report: Report::new(T::NAME, seed), minimises: true, settled: None }
     }
 
     /// True where the input has shown something new.
@@ -168,10 +162,9 @@ impl<T: Target> Driver<T> {
         match verdict {
             Verdict::Fine(reached) => {
                 *self.report.stages.entry(reached.stage).or_default() += 1;
-                let before = self.shown.len();
-                self.shown.extend(reached.features);
-                self.report.features = self.shown.len();
-                self.shown.len() > before
+                let before = self.report.shown.len();
+                self.report.shown.extend(reached.features);
+                self.report.shown.len() > before
             }
             Verdict::Wrong(what) => {
                 self.note(input, what);

@@ -5,6 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use innkeeper_tests::fuzz::arguments::Arguments;
 use innkeeper_tests::fuzz::configuration::Configuration;
 use innkeeper_tests::fuzz::loading::Loading;
 use innkeeper_tests::fuzz::{Options, Target, run};
@@ -35,4 +36,9 @@ fn no_configuration_panics_hangs_or_is_refused_without_a_place() {
 #[test]
 fn no_component_panics_hangs_or_harms_the_next_one() {
     nothing_is_found::<Loading>(1_000);
+}
+
+#[test]
+fn no_argument_panics_hangs_or_leaves_anything_behind() {
+    nothing_is_found::<Arguments>(400);
 }

@@ -1,6 +1,6 @@
 //! What a run was, for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Report {
     /// How many inputs came from where.
     pub origins: BTreeMap<&'static str, u64>,
     /// Different things that inputs have shown.
-    pub features: usize,
+    pub shown: BTreeSet<String>,
     /// Inputs that others were made of in the end.
     pub kept: usize,
     /// The longest that one input took.
@@ -38,7 +38,7 @@ impl Report {
             seed,
             stages: BTreeMap::new(),
             origins: BTreeMap::new(),
-            features: 0,
+            shown: BTreeSet::new(),
             kept: 0,
             slowest: Duration::ZERO,
             time: Duration::ZERO,
@@ -65,7 +65,7 @@ impl fmt::Display for Report {
             self.inputs(),
             self.time.as_secs_f64(),
             self.slowest.as_millis(),
-            self.features,
+            self.shown.len(),
             self.kept,
             self.grown >> 20,
         )?;
