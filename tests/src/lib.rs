@@ -3,6 +3,7 @@
 pub mod chaos;
 pub mod clock;
 pub mod database;
+pub mod fuzz;
 pub mod host;
 pub mod http;
 pub mod interrupt;

@@ -28,6 +28,8 @@ pub struct Built {
     pub demo: PathBuf,
     /// The crash tests, `innkeeper-chaos`.
     pub chaos: PathBuf,
+    /// The fuzz targets, `innkeeper-fuzz`.
+    pub fuzz: PathBuf,
     /// The simulation, `innkeeper-simulate`.
     pub simulate: PathBuf,
     /// The soak test, `innkeeper-soak`.
@@ -85,7 +87,8 @@ pub fn build_guests() -> Result<()> {
     process::run_to_success(&mut build).context("the guests could not be built")
 }
 
-/// Builds the programs of the host, the demo, the crash tests, the simulation and the soak test.
+/// Builds the programs of the host, the demo, the crash tests, the fuzz targets, the simulation and the
+/// soak test.
 pub fn build_programs() -> Result<()> {
     let mut build = command();
     // Without this program itself, which is running.
@@ -124,11 +127,11 @@ impl Built {
         let program = |name| programs.join(name);
         let (host, demo) = (program("innkeeper"), program("innkeeper-demo"));
         let (chaos, soak) = (program("innkeeper-chaos"), program("innkeeper-soak"));
-        let simulate = program("innkeeper-simulate");
-        let built = Self { host, demo, chaos, simulate, soak, guests };
+        let (fuzz, simulate) = (program("innkeeper-fuzz"), program("innkeeper-simulate"));
+        let built = Self { host, demo, chaos, fuzz, simulate, soak, guests };
         let guests = GUESTS.iter().map(|guest| built.guests.join(format!("{guest}.wasm")));
-        let programs =
-            [&built.host, &built.demo, &built.chaos, &built.simulate, &built.soak].map(Clone::clone);
+        let programs = [&built.host, &built.demo, &built.chaos, &built.fuzz, &built.simulate, &built.soak];
+        let programs = programs.map(Clone::clone);
         for file in guests.chain(programs) {
             ensure!(file.is_file(), "cargo has built everything, but there is no {}", file.display());
         }

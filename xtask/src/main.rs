@@ -3,7 +3,7 @@
 //! Thin on purpose: it depends on std, anyhow and libc only, so that it compiles in seconds
 //! before the first command runs. Read in this order: [`mod@test`] and [`demo`] are the two
 //! commands of the README, [`lint`] is what CI does besides, [`mod@bench`] measures, [`chaos`]
-//! strikes, [`simulate`] lets months pass, and [`soak`] runs for an hour; [`toolchain`], [`postgres`] and [`django`] provide what
+//! strikes, [`simulate`] lets months pass, [`fuzz`] makes up inputs, and [`soak`] runs for an hour; [`toolchain`], [`postgres`] and [`django`] provide what
 //! they need, and [`process`] runs children and ends them.
 
 mod apt;
@@ -12,6 +12,7 @@ mod cargo;
 mod chaos;
 mod demo;
 mod django;
+mod fuzz;
 mod lint;
 mod pgbouncer;
 mod postgres;
@@ -59,6 +60,11 @@ The project's own commands. Usage: cargo xtask COMMAND
         Soak test: give a host on each engine (both) steady work of every kind for N minutes (60), look
         whether its memory, files, threads, connections or tables grow, and print a table. `test` does
         a short form of it.
+  fuzz [TARGET] [--seconds N] [--seed N] [--verbose] [FILE]
+        Give inputs that nobody thought of to what reads others' words: TARGET is `configuration`,
+        `loading` (of components), `arguments` (of the host's functions), or all of them, each for N
+        seconds (60). All inputs follow from the seed. What is found is kept in target/fuzz, and FILE gives
+        it again. `test` does it with the corpus of tests/fuzz and a fixed number of inputs.
   lint  Check formatting, lints and documentation, warnings denied.
   ci    lint, then test: what .ci/run does.
   help  This text.
@@ -67,7 +73,7 @@ The project's own commands. Usage: cargo xtask COMMAND
 crash tests and benchmarks want; it is off otherwise, because its data is thrown away.
 
 Environment:
-  INNKEEPER_TEST_POSTGRES_URL  test, bench, simulate and soak on this PostgreSQL (a superuser's URL) and
+  INNKEEPER_TEST_POSTGRES_URL  test, bench, simulate, fuzz and soak on this PostgreSQL (a superuser's URL) and
                                start none.
   INNKEEPER_DEMO_POSTGRES_URL  the same for demo --store postgres.
 ";
@@ -88,6 +94,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&mut steps, &rest),
         "chaos" => chaos::run(&mut steps, &rest),
         "simulate" => simulate::run(&mut steps, &rest),
+        "fuzz" => fuzz::run(&mut steps, &rest),
         "soak" => soak::run(&mut steps, &rest),
         "lint" => no_arguments(&rest).and_then(|()| lint::run(&mut steps)),
         "ci" => summary::close(&mut steps, |steps| {
