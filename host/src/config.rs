@@ -8,6 +8,7 @@ mod error;
 mod grants;
 mod history;
 mod jobs;
+mod limits;
 mod login;
 mod places;
 mod plugins;

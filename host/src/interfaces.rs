@@ -14,6 +14,7 @@ pub mod activity;
 pub mod context;
 pub mod db;
 pub mod jobs;
+pub mod output;
 pub mod stdio;
 
 /// Generated from the WIT in `plugin-sdk/wit`.

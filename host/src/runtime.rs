@@ -1,12 +1,13 @@
 //! Compiles components and calls their handlers, each call in an instance of its own.
 //!
-//! One wasmtime engine serves the whole host. Instances come from the pooling allocator and
+//! One wasmtime engine serves the whole host, and another one the plugins whose fuel is counted,
+//! since their code is compiled otherwise. Instances come from the pooling allocator and
 //! are never used twice, so no state passes from one execution to the next. A thread raises
 //! the engine's epoch, which makes every guest yield to the async runtime a hundred times a
 //! second: a guest that never returns still cannot delay a timer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,10 +15,13 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 mod call;
+mod ending;
 mod limits;
 mod load;
+mod meter;
 mod state;
 mod threads;
+mod trap;
 
 pub use call::{Call, Called, Stop};
 pub use load::{LoadError, LoadedComponent};
@@ -29,10 +33,25 @@ const EPOCH: Duration = Duration::from_millis(10);
 
 /// Runs components.
 pub struct Runtime {
+    plain: Arc<Linked>,
+    /// Made for the first plugin that has a limit of fuel.
+    counting_fuel: Mutex<Option<Arc<Linked>>>,
+    pool: PoolSize,
+    threads: Threads,
+    ticker: Ticker,
+}
+
+/// An engine, and the imports that guests can have in it.
+struct Linked {
     engine: Engine,
     linker: Linker<GuestState>,
-    threads: Threads,
-    _ticker: Ticker,
+}
+
+/// For how many executions at once there is room, each with so many bytes.
+#[derive(Clone, Copy)]
+struct PoolSize {
+    concurrency: usize,
+    largest_memory: u64,
 }
 
 impl Runtime {
@@ -42,23 +61,46 @@ impl Runtime {
     /// # Errors
     /// Where this machine cannot reserve the address space for so many.
     pub fn new(concurrency: usize, largest_memory: u64) -> anyhow::Result<Self> {
-        let engine = Engine::new(&engine_config(concurrency, largest_memory))
-            .map_err(anyhow::Error::from)
-            .with_context(|| {
-                format!(
-                    "this machine cannot reserve the address space for {concurrency} executions at once; lower \
-                     `concurrency` in [host] or `limits.memory` of the plugins, or raise the limit (`ulimit -v`)"
-                )
-            })?;
-        let linker = state::linker(&engine)?;
-        let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { engine, linker, threads: Threads::start()?, _ticker: ticker })
+        let pool = PoolSize { concurrency, largest_memory };
+        let plain = Arc::new(Linked::new(pool, false)?);
+        let ticker = Ticker::start(plain.engine.clone())?;
+        Ok(Self { plain, counting_fuel: Mutex::default(), pool, threads: Threads::start()?, ticker })
+    }
+
+    /// The engine for plugins with a limit of fuel, or for those without.
+    fn linked(&self, counts_fuel: bool) -> anyhow::Result<Arc<Linked>> {
+        if !counts_fuel {
+            return Ok(self.plain.clone());
+        }
+        let mut counting = self.counting_fuel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(linked) = &*counting {
+            return Ok(linked.clone());
+        }
+        let linked = Arc::new(Linked::new(self.pool, true)?);
+        self.ticker.add(linked.engine.clone());
+        Ok(counting.insert(linked).clone())
     }
 
     /// Where to spawn what calls handlers; it ends with this runtime.
     #[must_use]
     pub fn threads(&self) -> &tokio::runtime::Handle {
         self.threads.handle()
+    }
+}
+
+impl Linked {
+    fn new(pool: PoolSize, counts_fuel: bool) -> anyhow::Result<Self> {
+        let mut config = engine_config(pool.concurrency, pool.largest_memory);
+        config.consume_fuel(counts_fuel);
+        let engine = Engine::new(&config).map_err(anyhow::Error::from).with_context(|| {
+            format!(
+                "this machine cannot reserve the address space for {} executions at once; lower \
+                 `concurrency` in [host] or `limits.memory` of the plugins, or raise the limit (`ulimit -v`)",
+                pool.concurrency
+            )
+        })?;
+        let linker = state::linker(&engine)?;
+        Ok(Self { engine, linker })
     }
 }
 
@@ -96,23 +138,31 @@ fn keep_pages(pool: &mut PoolingAllocationConfig) {
     }
 }
 
-/// Raises the epoch until it is dropped. A thread of its own, since a busy async runtime
-/// must not delay it.
+/// Raises the epoch of every engine until it is dropped. A thread of its own, since a busy async
+/// runtime must not delay it.
 struct Ticker {
+    engines: Arc<Mutex<Vec<Engine>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Ticker {
     fn start(engine: Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let engines = Arc::new(Mutex::new(vec![engine]));
+        let (stopped, ticked) = (stop.clone(), engines.clone());
         std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(EPOCH);
-                engine.increment_epoch();
+                for engine in &*ticked.lock().unwrap_or_else(PoisonError::into_inner) {
+                    engine.increment_epoch();
+                }
             }
         })?;
-        Ok(Self { stop })
+        Ok(Self { engines, stop })
+    }
+
+    fn add(&self, engine: Engine) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 }
 

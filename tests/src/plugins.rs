@@ -60,7 +60,7 @@ impl Plugins {
             component: PathBuf::new(),
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
-            limits: Limits { memory: MEMORY, timeout: TIME },
+            limits: Limits { memory: MEMORY, timeout: TIME, ..Limits::default() },
             databases: BTreeMap::from([(name("app"), grant)]),
             default_database: Some(name("app")),
         };

@@ -60,7 +60,7 @@ impl Scene {
             component: PathBuf::new(),
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
-            limits: Limits { memory: MEMORY, timeout: LONG },
+            limits: Limits { memory: MEMORY, timeout: LONG, ..Limits::default() },
             databases: BTreeMap::from([(name("app"), GrantConfig::default())]),
             default_database: Some(name("app")),
         };

@@ -1,9 +1,26 @@
-//! The memory of one execution: all its linear memories and tables together.
+//! The memory of one execution: all its linear memories and tables together, and what it may have
+//! the host keep for it.
 
 use wasmtime::ResourceLimiter;
 
+use crate::limits::{Limits, grouped};
+
 /// No single table has more elements.
 pub(super) const MOST_TABLE_ELEMENTS: usize = 200_000;
+
+/// Things of the host that one execution may have open at once: streams, timers, transactions. The
+/// host keeps some bytes for each.
+pub(super) const MOST_HANDLES: usize = 10_000;
+
+/// Random bytes that a guest may ask for in one call, which the host makes at once.
+pub(super) const MOST_RANDOM_BYTES: u64 = 16 << 20;
+
+/// Bytes that the host copies from a guest in one call, however often the same bytes are meant: what
+/// a guest may have in its memory, and as much again for what the host adds to small values.
+pub(super) fn bytes_of_one_call(limits: Limits) -> usize {
+    const LEAST: u64 = 8 << 20;
+    usize::try_from(limits.memory.saturating_mul(2).max(LEAST)).unwrap_or(usize::MAX)
+}
 
 /// Counts what an execution has, refuses what is too much, and remembers that it did, since
 /// to the guest a refusal looks like any other failed allocation.
@@ -18,9 +35,9 @@ pub(super) struct MemoryLimit {
 }
 
 #[derive(Debug)]
-struct Refused {
-    used: usize,
-    wanted: usize,
+enum Refused {
+    Memory { used: usize, wanted: usize },
+    Table { wanted: usize },
 }
 
 impl MemoryLimit {
@@ -37,14 +54,26 @@ impl MemoryLimit {
     /// What to tell the operator, where something was refused. It need not be why the guest
     /// ended: some do with less.
     pub(super) fn complaint(&self) -> Option<String> {
-        let refused = self.refused.as_ref()?;
-        Some(format!(
-            "out of memory: {} of {} used, and {} more were asked for; raise `limits.memory` of the plugin \
-             if it needs it",
-            size(refused.used),
-            size(self.limit),
-            size(refused.wanted)
-        ))
+        let advice = "raise `limits.memory` of the plugin if it needs that";
+        Some(match self.refused.as_ref()? {
+            Refused::Memory { used: 0, wanted } => format!(
+                "out of memory: it needs {} to begin with, and may have {}; {advice}",
+                size(*wanted),
+                size(self.limit)
+            ),
+            Refused::Memory { used, wanted } => {
+                let [used, limit] = in_one_unit(*used, self.limit);
+                let wanted = size(*wanted);
+                format!(
+                    "out of memory: {used} of {limit} were in use when it asked for {wanted} more; {advice}"
+                )
+            }
+            Refused::Table { wanted } => format!(
+                "out of memory: it asked for a table of {} elements, and may have {}",
+                grouped(*wanted as u64),
+                grouped(MOST_TABLE_ELEMENTS as u64)
+            ),
+        })
     }
 
     /// The most bytes that there were at one time.
@@ -54,7 +83,7 @@ impl MemoryLimit {
 
     fn grow(&mut self, by: usize) -> bool {
         if self.used.saturating_add(by) > self.limit {
-            self.refused = Some(Refused { used: self.used, wanted: by });
+            self.refused = Some(Refused::Memory { used: self.used, wanted: by });
             return false;
         }
         self.used += by;
@@ -92,14 +121,35 @@ impl ResourceLimiter for MemoryLimit {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // With the maximum looked at, nothing is left that could fail after it was approved.
-        let most = maximum.map_or(MOST_TABLE_ELEMENTS, |maximum| maximum.min(MOST_TABLE_ELEMENTS));
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if desired > MOST_TABLE_ELEMENTS {
+            self.refused = Some(Refused::Table { wanted: desired });
+            return Ok(false);
+        }
         let added = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
-        Ok(desired <= most && self.grow(added))
+        Ok(self.grow(added))
     }
 }
 
 fn size(bytes: usize) -> bytesize::ByteSize {
     bytesize::ByteSize::b(bytes as u64)
+}
+
+/// `63.9` and `64 MiB`: the unit of the second, once.
+fn in_one_unit(part: usize, whole: usize) -> [String; 2] {
+    let (unit, name) = match whole {
+        0..1024 => (1, "B"),
+        1024..0x10_0000 => (1 << 10, "KiB"),
+        _ => (1 << 20, "MiB"),
+    };
+    // Tenths, and cut rather than rounded: what is not quite full does not look full.
+    let number = |bytes: usize| match (bytes / unit, bytes % unit * 10 / unit) {
+        (whole, 0) => whole.to_string(),
+        (whole, tenths) => format!("{whole}.{tenths}"),
+    };
+    [number(part), format!("{} {name}", number(whole))]
 }
 
 #[cfg(test)]
@@ -114,10 +164,21 @@ mod tests {
         assert!(limit.complaint().is_none());
         assert!(!limit.memory_growing(600, 700, None).unwrap());
         let complaint = limit.complaint().unwrap();
-        assert!(
-            complaint.starts_with("out of memory: 1000 B of 1.0 KiB used, and 100 B more"),
-            "{complaint}"
-        );
+        let expected = "out of memory: 0.9 of 1 KiB were in use when it asked for 100 B more; raise";
+        assert!(complaint.starts_with(expected), "{complaint}");
+    }
+
+    #[test]
+    fn a_complaint_says_what_was_refused() {
+        assert_eq!(in_one_unit(64 << 20, 64 << 20), ["64", "64 MiB"]);
+        assert_eq!(in_one_unit((64 << 20) - 1, 4 << 30), ["63.9", "4096 MiB"]);
+        let mut limit = MemoryLimit::new(32 << 20);
+        assert!(!limit.memory_growing(0, 100 << 20, None).unwrap());
+        let complaint = limit.complaint().unwrap();
+        assert!(complaint.contains("it needs 100.0 MiB to begin with, and may have 32.0 MiB"), "{complaint}");
+        assert!(!limit.table_growing(0, 1 << 30, None).unwrap());
+        let complaint = limit.complaint().unwrap();
+        assert!(complaint.contains("a table of 1,073,741,824 elements, and may have 200,000"), "{complaint}");
     }
 
     #[test]

@@ -9,11 +9,11 @@ use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::Runtime;
 use super::state::{self, GuestState};
-use crate::interfaces::ClosedPort;
 use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
-use crate::interfaces::stdio::Output;
+use crate::interfaces::output::Output;
+use crate::interfaces::{ClosedPort, Port};
 use crate::limits::Limits;
 use crate::plugin::{Handler, Source};
 
@@ -28,6 +28,15 @@ pub struct LoadedComponent {
     pub(super) pre: PluginPre<GuestState>,
     /// What it says that it can do.
     pub handlers: Vec<Handler>,
+    /// It was compiled to count fuel.
+    pub(super) counts_fuel: bool,
+}
+
+impl LoadedComponent {
+    /// The fuel of one call, where it is counted.
+    pub(super) fn fuel(&self, limits: Limits) -> Option<u64> {
+        self.counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX))
+    }
 }
 
 /// Why a component cannot be used, and what its author can do about it.
@@ -57,6 +66,12 @@ pub enum LoadError {
     /// It wants an import that this host does not have.
     #[error("the component cannot be linked with this host: {0}")]
     Import(String),
+    /// It needs more memory than its limit before it does anything.
+    #[error("the component needs more memory than it may have: its {0}")]
+    Memory(String),
+    /// This machine has no room for it. Not the component's fault.
+    #[error("{0}")]
+    Host(String),
     /// It failed when it was asked for its handlers.
     #[error("the component failed when it was asked for its handlers (`describe`): {0}")]
     Describe(String),
@@ -78,34 +93,39 @@ impl Runtime {
     /// See [`LoadError`].
     pub async fn load(&self, source: &Source, limits: Limits) -> Result<LoadedComponent, LoadError> {
         check_form(&source.bytes)?;
-        let engine = self.engine.clone();
+        let counts_fuel = limits.fuel.is_some();
+        let linked = self.linked(counts_fuel).map_err(|error| LoadError::Host(format!("{error:#}")))?;
+        let engine = linked.engine.clone();
         let bytes = source.bytes.clone();
         let component = tokio::task::spawn_blocking(move || Component::from_binary(&engine, &bytes))
             .await
             .map_err(|error| LoadError::Invalid(error.to_string()))?
-            .map_err(|error| LoadError::Invalid(reason(&error)))?;
-        check_exports(&self.engine, &component)?;
-        let pre = self
+            .map_err(|error| invalid(&error, limits))?;
+        check_exports(&linked.engine, &component)?;
+        let pre = linked
             .linker
             .instantiate_pre(&component)
             .and_then(PluginPre::new)
             .map_err(|error| LoadError::Import(reason(&error)))?;
-        let handlers = self.describe(&pre, limits).await?;
+        let handlers = Self::describe(&pre, limits).await?;
         tracing::debug!(path = %source.path.display(), handlers = handlers.len(), "component loaded");
-        Ok(LoadedComponent { pre, handlers })
+        Ok(LoadedComponent { pre, handlers, counts_fuel })
     }
 
     /// Asks a component for its handlers, with everything refused.
-    async fn describe(&self, pre: &PluginPre<GuestState>, limits: Limits) -> Result<Vec<Handler>, LoadError> {
-        let output = Output::default();
+    async fn describe(pre: &PluginPre<GuestState>, limits: Limits) -> Result<Vec<Handler>, LoadError> {
+        let port: Arc<dyn Port> = Arc::new(ClosedPort);
+        let output = Output::new(port.clone(), limits);
         let state = GuestState::new(
             Arc::new(WasiConfigVariables::new()),
             Session::refused(),
-            Arc::new(ClosedPort),
+            port,
             output.clone(),
             limits,
         );
-        let mut store = state::store(&self.engine, state);
+        // Time is what bounds it: the fuel is for the handlers.
+        let fuel = limits.fuel.map(|_| u64::MAX);
+        let mut store = state::store(pre.engine(), state, fuel);
         let described = tokio::time::timeout(DESCRIBE_TIMEOUT, async {
             let instance = pre.instantiate_async(&mut store).await?;
             instance.innkeeper_plugin_handlers().call_describe(&mut store).await
@@ -114,7 +134,9 @@ impl Runtime {
         let described = match described {
             Ok(Ok(described)) => described,
             Ok(Err(error)) => {
-                let printed = output.finish().pop().map(|line| format!(" ({})", line.message));
+                output.close();
+                let printed = output.last_words();
+                let printed = printed.lines().last().map(|line| format!(" ({line})"));
                 let mut reason = reason(&error);
                 if let Some(complaint) = store.data().memory.complaint() {
                     reason = format!("{complaint} ({reason})");
@@ -138,6 +160,19 @@ fn check_form(bytes: &[u8]) -> Result<(), LoadError> {
         Some([0, b'a', b's', b'm', ..]) => Err(LoadError::CoreModule),
         _ => Err(LoadError::NotWasm),
     }
+}
+
+/// Why a component was not compiled. wasmtime says in bytes what does not fit into its pool, which is
+/// as large as the plugin with the largest limit needs.
+fn invalid(error: &wasmtime::Error, limits: Limits) -> LoadError {
+    let why = reason(error);
+    if !why.starts_with("memory has a minimum byte size") {
+        return LoadError::Invalid(why);
+    }
+    LoadError::Memory(format!(
+        "{why}; raise `limits.memory` of the plugin, which is {}, if it needs that",
+        bytesize::ByteSize::b(limits.memory)
+    ))
 }
 
 fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {

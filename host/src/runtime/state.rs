@@ -7,11 +7,11 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 
-use super::limits::MemoryLimit;
+use super::limits::{MOST_HANDLES, MOST_RANDOM_BYTES, MemoryLimit, bytes_of_one_call};
 use crate::interfaces::context::ContextView;
 use crate::interfaces::db::{DbView, Session};
 use crate::interfaces::jobs::JobsView;
-use crate::interfaces::stdio::Output;
+use crate::interfaces::output::Output;
 use crate::interfaces::{Port, context, db, jobs};
 use crate::limits::Limits;
 
@@ -24,6 +24,7 @@ pub(super) struct GuestState {
     port: Arc<dyn Port>,
     output: Output,
     pub(super) memory: MemoryLimit,
+    bytes_of_one_call: usize,
 }
 
 impl GuestState {
@@ -35,15 +36,22 @@ impl GuestState {
         output: Output,
         limits: Limits,
     ) -> Self {
-        let wasi = WasiCtx::builder().stdout(output.stdout()).stderr(output.stderr()).build();
+        let wasi = WasiCtx::builder()
+            .stdout(output.stdout())
+            .stderr(output.stderr())
+            .max_random_size(MOST_RANDOM_BYTES)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MOST_HANDLES);
         Self {
             wasi,
-            table: ResourceTable::new(),
+            table,
             config,
             session,
             port,
             output,
             memory: MemoryLimit::new(limits.memory),
+            bytes_of_one_call: bytes_of_one_call(limits),
         }
     }
 }
@@ -54,12 +62,21 @@ impl WasiView for GuestState {
     }
 }
 
-/// A store whose guest stays within its memory and yields at every epoch.
-pub(super) fn store(engine: &Engine, state: GuestState) -> Store<GuestState> {
+/// A store whose guest stays within its limits and yields at every epoch. `fuel` is for an engine
+/// that counts it.
+pub(super) fn store(engine: &Engine, state: GuestState, fuel: Option<u64>) -> Store<GuestState> {
     let mut store = Store::new(engine, state);
+    store.set_hostcall_fuel(store.data().bytes_of_one_call);
+    if let Some(fuel) = fuel {
+        let set = store.set_fuel(fuel);
+        debug_assert!(set.is_ok(), "the engine counts fuel");
+    }
     store.limiter(|state| &mut state.memory);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+    store.epoch_deadline_callback(|context| {
+        context.data().session.activity().set_computing(true);
+        Ok(UpdateDeadline::Yield(1))
+    });
     store
 }
 

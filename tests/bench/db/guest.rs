@@ -42,7 +42,7 @@ struct Inner {
 
 /// What the guest's executions may use.
 fn limits() -> Limits {
-    Limits { memory: MEMORY, timeout: TIMEOUT }
+    Limits { memory: MEMORY, timeout: TIMEOUT, ..Limits::default() }
 }
 
 /// What one side has measured.

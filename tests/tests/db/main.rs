@@ -155,7 +155,7 @@ fn plugin_config(databases: &[&str], default: Option<&str>) -> PluginConfig {
         component: PathBuf::new(),
         config: BTreeMap::new(),
         jobs: BTreeSet::new(),
-        limits: Limits { memory: MEMORY, timeout: Duration::ZERO },
+        limits: Limits { memory: MEMORY, timeout: Duration::ZERO, ..Limits::default() },
         databases: databases.iter().map(|database| (name(database), GrantConfig::default())).collect(),
         default_database: default.map(name),
     }

@@ -39,6 +39,7 @@ fn the_example_shows_every_key_and_its_true_default() {
         "max_bytes",
         "max_running_statements",
         "concurrency = { limit",
+        "fuel",
         "rate",
         "on_failure",
         "after",
@@ -51,6 +52,7 @@ fn the_example_shows_every_key_and_its_true_default() {
     ];
     let is_example = |line: &str| {
         examples.iter().any(|key| line.starts_with(&format!("{key} = ")))
+            || line == "concurrency = 4"
             || line.starts_with("url = \"${APP")
             || line.starts_with('[')
             || line.starts_with('#')
@@ -68,7 +70,11 @@ fn the_example_shows_every_key_and_its_true_default() {
     // The reader lists the keys that it knows beside one that it does not: all are there.
     let grant = "[plugins.maintenance.databases]";
     let others = ["jobs.session-cleanup", "queues.default", "calendars.business-days"];
-    for table in ["host", "store", "databases.app", "plugins.maintenance", grant].into_iter().chain(others) {
+    for table in
+        ["host", "store", "databases.app", "plugins.maintenance", "plugins.maintenance.limits", grant]
+            .into_iter()
+            .chain(others)
+    {
         let header = format!("[{table}]\n");
         let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));
         let message = errors(&unknown).into_iter().find(|message| message.contains("zzzzzzzz"));
