@@ -30,6 +30,7 @@ struct State {
     under_way: Vec<Under>,
     in_databases: Duration,
     in_requests: Duration,
+    in_host: Duration,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,8 @@ pub struct Seen {
     pub in_databases: Duration,
     /// Time in HTTP requests, this one included. Several at once count each.
     pub in_requests: Duration,
+    /// Time in other calls of the host, this one included.
+    pub in_host: Duration,
 }
 
 impl Activity {
@@ -106,13 +109,15 @@ impl Activity {
             computing: self.0.computing.load(Ordering::Relaxed),
             in_databases: state.in_databases,
             in_requests: state.in_requests,
+            in_host: state.in_host,
         };
         for under in &state.under_way {
             let time = at.saturating_duration_since(under.since);
             match under.what {
                 What::Database(_) => seen.in_databases += time,
                 What::Http(_) => seen.in_requests += time,
-                What::Connection(_) | What::Host(_) => {}
+                What::Host(_) => seen.in_host += time,
+                What::Connection(_) => {}
             }
             seen.now = Some((under.what.clone(), time));
         }
@@ -127,7 +132,9 @@ impl Activity {
         match what {
             What::Database(_) => state.in_databases += time,
             What::Http(_) => state.in_requests += time,
-            What::Connection(_) | What::Host(_) => {}
+            What::Host(_) => state.in_host += time,
+            // Within a call of `db`.
+            What::Connection(_) => {}
         }
     }
 

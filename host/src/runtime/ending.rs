@@ -90,7 +90,7 @@ const MOST_RETRY_AFTER: u64 = 100 * 366 * 86_400_000;
 impl Place {
     /// The end of a sentence that begins with "it was", of an attempt with this much time.
     pub(super) fn within(&self, whole: Duration) -> String {
-        let Seen { now, computing, in_databases, in_requests } = &self.seen;
+        let Seen { now, computing, in_databases, in_requests, in_host } = &self.seen;
         let of_whole = |time: Duration| format!("{} of {} s", seconds(time, whole), seconds(whole, whole));
         let (mut place, here) = match now {
             Some((what, time)) => (format!("{what} for {}", of_whole(*time)), *time),
@@ -100,8 +100,13 @@ impl Place {
             None => ("waiting (asleep, or for input or output)".to_owned(), Duration::ZERO),
         };
         // Many short calls are as slow as a long one, which is nowhere when somebody looks.
-        for (time, what) in [(*in_databases, "calls of `db`"), (*in_requests, "HTTP requests")] {
-            if time > whole / 2 && time > here * 2 {
+        for (time, what) in [
+            (in_databases, "calls of `db`"),
+            (in_requests, "HTTP requests"),
+            (in_host, "other calls of the host"),
+        ] {
+            if *time > whole / 2 && *time > here * 2 {
+                let time = *time;
                 let _ = write!(place, ", and had spent {} in {what}", of_whole(time));
             }
         }

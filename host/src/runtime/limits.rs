@@ -36,8 +36,17 @@ pub(super) struct MemoryLimit {
 
 #[derive(Debug)]
 enum Refused {
-    Memory { used: usize, wanted: usize },
-    Table { wanted: usize },
+    /// What a memory has when it is made.
+    Beginning {
+        wanted: usize,
+    },
+    Memory {
+        used: usize,
+        wanted: usize,
+    },
+    Table {
+        wanted: usize,
+    },
 }
 
 impl MemoryLimit {
@@ -56,7 +65,7 @@ impl MemoryLimit {
     pub(super) fn complaint(&self) -> Option<String> {
         let advice = "raise `limits.memory` of the plugin if it needs that";
         Some(match self.refused.as_ref()? {
-            Refused::Memory { used: 0, wanted } => format!(
+            Refused::Beginning { wanted } => format!(
                 "out of memory: it needs {} to begin with, and may have {}; {advice}",
                 size(*wanted),
                 size(self.limit)
@@ -101,7 +110,14 @@ impl ResourceLimiter for MemoryLimit {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // wasmtime asks before it looks at the maximum that the memory itself declares.
-        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(desired.saturating_sub(current)))
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let grown = self.grow(desired.saturating_sub(current));
+        if !grown && current == 0 {
+            self.refused = Some(Refused::Beginning { wanted: desired });
+        }
+        Ok(grown)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -203,5 +219,37 @@ mod tests {
         limit.memory_grow_failed(refused()).unwrap();
         limit.memory_grow_failed(refused()).unwrap();
         assert_eq!(limit.used, 0);
+    }
+
+    #[test]
+    fn all_memories_and_tables_of_a_module_are_one_sum() {
+        let module = r#"(module
+            (memory $a 1) (memory $b 1) (table $c 100 funcref) (table $d 100 funcref)
+            (func (export "a") (param i32) (result i32) (memory.grow $a (local.get 0)))
+            (func (export "b") (param i32) (result i32) (memory.grow $b (local.get 0)))
+            (func (export "c") (param i32) (result i32) (table.grow $c (ref.null func) (local.get 0)))
+            (func (export "d") (param i32) (result i32) (table.grow $d (ref.null func) (local.get 0))))"#;
+        let engine = wasmtime::Engine::default();
+        let module = wasmtime::Module::new(&engine, wat::parse_str(module).unwrap()).unwrap();
+        const PAGE: u64 = 64 << 10;
+        let mut store = wasmtime::Store::new(&engine, MemoryLimit::new(6 * PAGE));
+        store.limiter(|limit| limit);
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let mut grow = |name: &str, by: i32| {
+            let grow = instance.get_typed_func::<i32, i32>(&mut store, name).unwrap();
+            (grow.call(&mut store, by).unwrap() != -1, store.data().peak())
+        };
+        let tables = 200 * size_of::<usize>() as u64;
+        assert_eq!(grow("a", 2), (true, 4 * PAGE + tables));
+        assert!(!grow("b", 2).0, "two more pages are too much, with the tables");
+        assert_eq!(grow("b", 1), (true, 5 * PAGE + tables));
+        let elements = i32::try_from(PAGE / 8).unwrap();
+        assert!(!grow("c", elements).0, "and so are the elements of a page, with those of the other table");
+        assert!(grow("d", elements - 200).0);
+        assert_eq!(grow("c", 0), (true, 6 * PAGE));
+        assert!(!grow("d", 1).0 && !grow("a", 1).0);
+        assert!(!grow("c", i32::MAX).0);
+        let complaint = store.data().complaint().unwrap();
+        assert!(complaint.contains("a table of 2,147,483,747 elements"), "{complaint}");
     }
 }

@@ -100,7 +100,7 @@ fn forbidden(error: &wasmtime::Error) -> String {
     }
     let why = reason(error);
     // wasmtime does not give its name for this error away.
-    if why.starts_with("fuel allocated for hostcalls") {
+    if why.contains("fuel allocated for hostcalls") {
         return "the handler passed more to the host in one call than twice its `limits.memory`".to_owned();
     }
     format!("the handler did what the host does not allow: {why}")
