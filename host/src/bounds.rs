@@ -45,7 +45,7 @@ pub fn cut(mut text: String, most: usize) -> String {
 /// The end of a sentence that begins with what the document is.
 pub fn document(text: &str) -> Result<Value, String> {
     if text.len() > DOCUMENT {
-        return Err(format!("has {} bytes, and at most {DOCUMENT} are kept", text.len()));
+        return Err(too_large(text.len(), DOCUMENT));
     }
     let nesting = nesting(text);
     if nesting > NESTING {
@@ -54,6 +54,12 @@ pub fn document(text: &str) -> Result<Value, String> {
         ));
     }
     serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))
+}
+
+/// What is said of a document that is too large, as [`document`] says it.
+#[must_use]
+pub fn too_large(bytes: usize, most: usize) -> String {
+    format!("has {bytes} bytes, and at most {most} are kept")
 }
 
 /// Reads a field of a log line. One that is not JSON, or too much, is kept as text: a log

@@ -9,6 +9,7 @@ mod error;
 mod grants;
 mod history;
 mod jobs;
+mod limits;
 mod login;
 mod places;
 mod plugins;

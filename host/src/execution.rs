@@ -155,6 +155,10 @@ pub enum FailureKind {
     Timeout,
     /// The handler wanted more memory than its limit.
     Memory,
+    /// The handler has used up the fuel that its plugin has for one attempt.
+    Fuel,
+    /// The handler returned what cannot be kept: too much, too deep, or no JSON.
+    Result,
     /// The host died while the handler ran.
     Crashed,
     /// The host could not run the handler. Not the plugin's fault.
@@ -175,6 +179,8 @@ impl FailureKind {
             Self::Trap => "trap",
             Self::Timeout => "timeout",
             Self::Memory => "memory",
+            Self::Fuel => "fuel",
+            Self::Result => "result",
             Self::Crashed => "crashed",
             Self::Host => "host",
             Self::Cancelled => "cancelled",
@@ -366,12 +372,14 @@ pub fn next(job: &Job, execution: Uuid, attempt: u32, max_attempts: u32, outcome
 
 fn may_retry(job: &Job, failure: &Failure) -> bool {
     match failure.kind {
-        FailureKind::Permanent | FailureKind::Cancelled | FailureKind::Skipped => false,
+        // What returned a result has done its work, and would return the same again.
+        FailureKind::Permanent | FailureKind::Result | FailureKind::Cancelled | FailureKind::Skipped => false,
         FailureKind::Crashed => job.on_crash == OnCrash::Retry,
         FailureKind::Handler
         | FailureKind::Trap
         | FailureKind::Timeout
         | FailureKind::Memory
+        | FailureKind::Fuel
         | FailureKind::Host => true,
     }
 }
@@ -422,8 +430,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_tried_again_until_the_attempts_are_used_up() {
-        use FailureKind::{Handler, Host, Memory, Timeout, Trap};
-        for kind in [Handler, Trap, Timeout, Memory, Host] {
+        use FailureKind::{Fuel, Handler, Host, Memory, Timeout, Trap};
+        for kind in [Handler, Trap, Timeout, Memory, Fuel, Host] {
             assert_eq!(after(&job(), 1, kind), Next::RetryIn(Duration::from_secs(10)), "{kind:?}");
             assert_eq!(after(&job(), 2, kind), Next::RetryIn(Duration::from_secs(20)), "{kind:?}");
             assert_eq!(after(&job(), 3, kind), Next::Final, "{kind:?}");
@@ -433,6 +441,7 @@ mod tests {
     #[test]
     fn a_permanent_failure_is_final_at_once() {
         assert_eq!(after(&job(), 1, FailureKind::Permanent), Next::Final);
+        assert_eq!(after(&job(), 1, FailureKind::Result), Next::Final, "its work is done");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod files;
 pub mod granted;
 pub mod http;
 pub mod jobs;
+pub mod output;
 pub mod refusals;
 pub mod sockets;
 pub mod stdio;

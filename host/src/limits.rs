@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
+
 /// `[plugins.NAME.limits]`: what one attempt may use of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -13,13 +15,29 @@ pub struct Limits {
     pub memory: u64,
     /// The time-out of jobs that name none.
     pub timeout: Duration,
-    /// Executions of the plugin at once on this host; none for as many as there are slots.
+    /// Units of fuel, about one for each instruction of WebAssembly; none: they are not counted.
+    pub fuel: Option<u64>,
+    /// Executions of the plugin at once on this host; none: as many as the host has slots.
     pub concurrency: Option<u32>,
+    /// Lines that are kept of what it logs and prints.
+    pub log_lines: u64,
+    /// Bytes that are kept of them, messages and fields.
+    pub log_bytes: u64,
+    /// Bytes of its result. Never more than [`bounds::DOCUMENT`].
+    pub result_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: 64 << 20, timeout: Duration::from_secs(300), concurrency: None }
+        Self {
+            memory: 64 << 20,
+            timeout: Duration::from_secs(300),
+            fuel: None,
+            concurrency: None,
+            log_lines: 10_000,
+            log_bytes: 8 << 20,
+            result_bytes: bounds::DOCUMENT as u64,
+        }
     }
 }
 
@@ -72,6 +90,20 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// A number with its thousands apart, for people.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +120,11 @@ mod tests {
     fn what_a_newer_host_has_measured_besides_is_passed_over() {
         let usage: Usage = serde_json::from_str(r#"{"cpu_us":7,"joules":3}"#).unwrap();
         assert_eq!(usage, Usage { cpu_us: 7, ..Usage::default() });
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let numbers = [0, 999, 1_000, 123_456, u64::MAX].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "123,456", "18,446,744,073,709,551,615"]);
     }
 }

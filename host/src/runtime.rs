@@ -1,12 +1,13 @@
 //! Compiles components and calls their handlers, each call in an instance of its own.
 //!
-//! One wasmtime engine serves the whole host. Instances come from the pooling allocator and
+//! One wasmtime engine serves the whole host, and another one the plugins whose fuel is counted,
+//! since their code is compiled otherwise. Instances come from the pooling allocator and
 //! are never used twice, so no state passes from one execution to the next. A thread raises
 //! the engine's epoch, which makes every guest yield to the async runtime a hundred times a
 //! second: a guest that never returns still cannot delay a timer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,11 +18,14 @@ use wasmtime::component::Linker;
 mod cache;
 mod call;
 mod compile;
+mod ending;
 mod limits;
 mod load;
+mod meter;
 mod pool;
 mod state;
 mod threads;
+mod trap;
 
 pub use cache::Cache;
 pub use call::{Call, Called, Stop};
@@ -38,13 +42,22 @@ const EPOCH: Duration = Duration::from_millis(10);
 
 /// Runs components.
 pub struct Runtime {
-    engine: Engine,
-    linker: Linker<GuestState>,
+    plain: Arc<Linked>,
+    /// Made for the first plugin that has a limit of fuel.
+    counting_fuel: Mutex<Option<Arc<Linked>>>,
+    concurrency: usize,
     compiler: Compiler,
     /// Each is a slot that no execution takes.
     describing: Semaphore,
     threads: Threads,
-    _ticker: Ticker,
+    ticker: Ticker,
+}
+
+/// An engine, and the imports that guests can have in it.
+struct Linked {
+    engine: Engine,
+    linker: Linker<GuestState>,
+}
 }
 
 impl Runtime {
@@ -59,16 +72,16 @@ impl Runtime {
         for warning in capacity_warnings(concurrency, largest_memory) {
             tracing::warn!("{warning}");
         }
-        let engine = engine(concurrency, false)?;
-        let linker = state::linker(&engine)?;
-        let ticker = Ticker::start(engine.clone())?;
+        let plain = Arc::new(Linked::new(concurrency, false)?);
+        let ticker = Ticker::start(plain.engine.clone())?;
         Ok(Self {
-            engine,
-            linker,
+            plain,
+            counting_fuel: Mutex::default(),
+            concurrency,
             compiler: Compiler::new(CompileIn::Process),
             describing: Semaphore::new(pool::DESCRIBED_AT_ONCE as usize),
             threads: Threads::start()?,
-            _ticker: ticker,
+            ticker,
         })
     }
 
@@ -78,6 +91,20 @@ impl Runtime {
         Self { compiler, ..self }
     }
 
+    /// The engine for plugins with a limit of fuel, or for those without.
+    fn linked(&self, counts_fuel: bool) -> anyhow::Result<Arc<Linked>> {
+        if !counts_fuel {
+            return Ok(self.plain.clone());
+        }
+        let mut counting = self.counting_fuel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(linked) = &*counting {
+            return Ok(linked.clone());
+        }
+        let linked = Arc::new(Linked::new(self.concurrency, true)?);
+        self.ticker.add(linked.engine.clone());
+        Ok(counting.insert(linked).clone())
+    }
+
     /// Where to spawn what calls handlers; it ends with this runtime.
     #[must_use]
     pub fn threads(&self) -> &tokio::runtime::Handle {
@@ -85,33 +112,46 @@ impl Runtime {
     }
 }
 
-fn engine(concurrency: usize, fuel: bool) -> anyhow::Result<Engine> {
-    Engine::new(&pool::engine_config(concurrency, fuel)?).map_err(anyhow::Error::from).with_context(|| {
-        format!(
-            "this machine cannot reserve the address space for {concurrency} executions at once; lower \
-             `concurrency` in [host], or let processes reserve more than there is (`ulimit -v`; \
-             `vm.overcommit_memory` must not be 2)"
-        )
-    })
+impl Linked {
+    fn new(concurrency: usize, counts_fuel: bool) -> anyhow::Result<Self> {
+        let config = pool::engine_config(concurrency, counts_fuel)?;
+        let engine = Engine::new(&config).map_err(anyhow::Error::from).with_context(|| {
+            format!(
+                "this machine cannot reserve the address space for {concurrency} executions at once; lower \
+                 `concurrency` in [host], or let processes reserve more than there is (`ulimit -v`; \
+                 `vm.overcommit_memory` must not be 2)"
+            )
+        })?;
+        let linker = state::linker(&engine)?;
+        Ok(Self { engine, linker })
+    }
 }
 
-/// Raises the epoch until it is dropped. A thread of its own, since a busy async runtime
-/// must not delay it.
+/// Raises the epoch of every engine until it is dropped. A thread of its own, since a busy async
+/// runtime must not delay it.
 struct Ticker {
+    engines: Arc<Mutex<Vec<Engine>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Ticker {
     fn start(engine: Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let engines = Arc::new(Mutex::new(vec![engine]));
+        let (stopped, ticked) = (stop.clone(), engines.clone());
         std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(EPOCH);
-                engine.increment_epoch();
+                for engine in &*ticked.lock().unwrap_or_else(PoisonError::into_inner) {
+                    engine.increment_epoch();
+                }
             }
         })?;
-        Ok(Self { stop })
+        Ok(Self { engines, stop })
+    }
+
+    fn add(&self, engine: Engine) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 }
 

@@ -118,7 +118,7 @@ on_both_engines! {
         ] {
             let record = excess(what, amount).await;
             let (kind, told) = failure(&record);
-            assert!(kind == FailureKind::Permanent && told.starts_with(message), "{kind:?}: {told}");
+            assert!(kind == FailureKind::Result && told.starts_with(message), "{kind:?}: {told}");
         }
         let record = excess("failure", 5 * MIB).await;
         let (kind, told) = failure(&record);

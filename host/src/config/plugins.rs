@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::grants::{self, Surroundings};
+use super::limits::limits;
 use super::table::Table;
-use super::{LONGEST_TIMEOUT, Places, PluginConfig, SHORTEST_TIMEOUT, capabilities, values};
+use super::{Places, PluginConfig, capabilities, values};
 use crate::job::Name;
-use crate::limits::Limits;
-
-const MIB: u64 = 1 << 20;
 
 pub(super) fn plugins(
     tables: Vec<(Name, Table<'_>)>,
@@ -40,14 +38,4 @@ pub(super) fn plugins(
         }
     }
     plugins
-}
-
-fn limits(table: Option<Table<'_>>) -> Limits {
-    let defaults = Limits::default();
-    let Some(table) = table else { return defaults };
-    let memory = table.bytes("memory", defaults.memory, MIB..=4096 * MIB);
-    let timeout = table.duration("timeout", defaults.timeout, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT);
-    let concurrency = table.limit("concurrency");
-    table.finish();
-    Limits { memory, timeout, concurrency }
 }

@@ -112,6 +112,17 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A whole number that may be large, or none where it is left out.
+    pub(super) fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let entry = self.entry(key)?;
+        let value = integer(entry.value.get_ref()).and_then(|value| u64::try_from(value).ok());
+        let value = value.filter(|value| range.contains(value));
+        if value.is_none() {
+            entry.wrong(format!("a whole number from {} to {}", range.start(), range.end()));
+        }
+        value
+    }
+
     /// A whole number that may be negative.
     pub(super) fn signed_integer(&self, key: &'static str, default: i32, range: RangeInclusive<i32>) -> i32 {
         let Some(entry) = self.entry(key) else { return default };

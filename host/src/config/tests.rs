@@ -147,7 +147,14 @@ url = "postgres://db.example/other"
 [plugins.p]
 component = "/opt/p.wasm"
 jobs = ["j"]
-limits = { memory = 1_048_576, timeout = "1h30m", concurrency = 4 }
+[plugins.p.limits]
+memory = 1_048_576
+timeout = "1h30m"
+fuel = 5_000_000_000
+concurrency = 1_000
+log_lines = 0
+log_bytes = "1 KiB"
+result_bytes = 65_536
 [[plugins.p.databases]]
 name = "app"
 fence = true
@@ -233,7 +240,16 @@ fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     assert_eq!(plugin.component, Path::new("/opt/p.wasm"));
     assert_eq!(plugin.jobs, BTreeSet::from([name("j")]));
     let timeout = Duration::from_secs(5400);
-    assert_eq!(plugin.limits, Limits { memory: 1 << 20, timeout, concurrency: Some(4) });
+    let limits = Limits {
+        memory: 1 << 20,
+        timeout,
+        fuel: Some(5_000_000_000),
+        concurrency: Some(1000),
+        log_lines: 0,
+        log_bytes: 1024,
+        result_bytes: 65_536,
+    };
+    assert_eq!(plugin.limits, limits);
     assert_eq!(plugin.databases.keys().collect::<Vec<_>>(), [&name("app"), &name("other")]);
     assert_eq!(plugin.default_database, Some(name("other")));
     let grant = &plugin.databases[&name("other")];
@@ -398,7 +414,11 @@ const TEXTS: &[(&str, &str)] = &[
     ("plugins.p", "config"),
     ("plugins.p.limits", "memory"),
     ("plugins.p.limits", "timeout"),
+    ("plugins.p.limits", "fuel"),
     ("plugins.p.limits", "concurrency"),
+    ("plugins.p.limits", "log_lines"),
+    ("plugins.p.limits", "log_bytes"),
+    ("plugins.p.limits", "result_bytes"),
     ("plugins.p", "databases"),
     ("jobs.j", "plugin"),
     ("jobs.j", "schedule"),

@@ -4,6 +4,7 @@
 //! where it was: the one thing that whoever reads its record wants to know.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,14 @@ use crate::job::Name;
 
 /// What one execution is doing. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<State>>);
+pub struct Activity(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// It has its own code to run, and waits for nothing but the processor.
+    computing: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -22,6 +30,7 @@ struct State {
     under_way: Vec<Under>,
     in_databases: Duration,
     in_requests: Duration,
+    in_host: Duration,
 }
 
 #[derive(Debug)]
@@ -56,10 +65,14 @@ pub struct Entered {
 pub struct Seen {
     /// What it had begun last of what is under way, and for how long.
     pub now: Option<(What, Duration)>,
+    /// Nothing is under way, and it runs code of its own.
+    pub computing: bool,
     /// Time in calls of `db`, this one included.
     pub in_databases: Duration,
     /// Time in HTTP requests, this one included. Several at once count each.
     pub in_requests: Duration,
+    /// Time in other calls of the host, this one included.
+    pub in_host: Duration,
 }
 
 impl Activity {
@@ -77,6 +90,11 @@ impl Activity {
         Entered { activity: self.clone(), number }
     }
 
+    /// Notes whether it was interrupted in code of its own when it ran last.
+    pub fn set_computing(&self, computing: bool) {
+        self.0.computing.store(computing, Ordering::Relaxed);
+    }
+
     /// What is under way. A guest is in one call at a time, but requests go on behind it, and a
     /// call may wait for something else first: what was entered last is the answer.
     #[must_use]
@@ -86,13 +104,20 @@ impl Activity {
 
     fn look_at(&self, at: Instant) -> Seen {
         let state = self.lock();
-        let mut seen = Seen { now: None, in_databases: state.in_databases, in_requests: state.in_requests };
+        let mut seen = Seen {
+            now: None,
+            computing: self.0.computing.load(Ordering::Relaxed),
+            in_databases: state.in_databases,
+            in_requests: state.in_requests,
+            in_host: state.in_host,
+        };
         for under in &state.under_way {
             let time = at.saturating_duration_since(under.since);
             match under.what {
                 What::Database(_) => seen.in_databases += time,
                 What::Http(_) => seen.in_requests += time,
-                What::Connection(_) | What::Host(_) => {}
+                What::Host(_) => seen.in_host += time,
+                What::Connection(_) => {}
             }
             seen.now = Some((under.what.clone(), time));
         }
@@ -107,13 +132,15 @@ impl Activity {
         match what {
             What::Database(_) => state.in_databases += time,
             What::Http(_) => state.in_requests += time,
-            What::Connection(_) | What::Host(_) => {}
+            What::Host(_) => state.in_host += time,
+            // Within a call of `db`.
+            What::Connection(_) => {}
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

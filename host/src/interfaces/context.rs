@@ -9,7 +9,7 @@ use wasmtime::component::{HasData, Linker};
 use super::Port;
 use super::activity::{Activity, What};
 use super::bindings::innkeeper::plugin::{context, types};
-use super::stdio::Output;
+use super::output::Output;
 use crate::bounds;
 use crate::execution::{LogLevel, LogLine, Progress};
 
@@ -17,7 +17,7 @@ use crate::execution::{LogLevel, LogLine, Progress};
 pub struct ContextView<'a> {
     /// The host's side.
     pub port: &'a Arc<dyn Port>,
-    /// What the guest wrote to its standard streams and is not in the log yet.
+    /// Takes what the execution says of itself.
     pub output: &'a Output,
     /// What the execution is doing.
     pub activity: &'a Activity,
@@ -50,20 +50,20 @@ impl context::Host for ContextView<'_> {
         message: String,
         fields: Vec<(String, String)>,
     ) -> Result<()> {
-        // What was printed before the line stands before it.
-        let mut lines = self.output.take();
+        if !self.output.admits(size(&message, &fields)) {
+            return Ok(());
+        }
         let message = bounds::cut(message, bounds::MESSAGE);
         let fields = to_fields(fields);
-        lines.push(LogLine { at: crate::clock::now(), level: log_level(level), message, fields });
         let _entered = self.activity.enter(What::Host("context.log"));
-        self.port.log(lines).await;
+        self.output.log(LogLine { at: crate::clock::now(), level: log_level(level), message, fields }).await;
         Ok(())
     }
 
     async fn progress(&mut self, done: u64, total: Option<u64>, message: Option<String>) -> Result<()> {
         let message = message.map(|message| bounds::cut(message, bounds::MESSAGE));
         let _entered = self.activity.enter(What::Host("context.progress"));
-        self.port.progress(Progress { done, total, message }).await;
+        self.output.progress(Progress { done, total, message }).await;
         Ok(())
     }
 
@@ -78,6 +78,14 @@ impl context::Host for ContextView<'_> {
     async fn cancelled(&mut self) -> Result<bool> {
         Ok(self.port.cancelled())
     }
+}
+
+/// Bytes of a line, as far as they would be kept.
+fn size(message: &str, fields: &[(String, String)]) -> u64 {
+    let field =
+        |(name, json): &(String, String)| name.len().min(bounds::FIELD_NAME) + json.len().min(bounds::FIELD);
+    let fields: usize = fields.iter().take(bounds::FIELDS).map(field).sum();
+    (message.len().min(bounds::MESSAGE) + fields) as u64
 }
 
 /// The first fields, with one that counts the others where there are too many.

@@ -2,12 +2,11 @@
 //! configuration that would grant it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, json};
 
-use super::Port;
-use super::stdio::Output;
+use super::output::Output;
 use crate::bounds;
 use crate::execution::{LogLevel, LogLine};
 
@@ -17,7 +16,6 @@ const MOST_LINES: usize = 32;
 /// The refusals of one execution.
 pub struct Refusals {
     plugin: String,
-    port: Arc<dyn Port>,
     output: Output,
     noted: Mutex<Noted>,
 }
@@ -56,8 +54,8 @@ impl Kind {
 impl Refusals {
     /// None yet, of an execution of this plugin.
     #[must_use]
-    pub fn new(plugin: &str, port: Arc<dyn Port>, output: Output) -> Self {
-        Self { plugin: plugin.to_owned(), port, output, noted: Mutex::default() }
+    pub fn new(plugin: &str, output: Output) -> Self {
+        Self { plugin: plugin.to_owned(), output, noted: Mutex::default() }
     }
 
     /// The plugin's name, for the line that would grant something.
@@ -91,13 +89,9 @@ impl Refusals {
     /// Records what was noted.
     pub async fn flush(&self) {
         let refused = std::mem::take(&mut self.lock().waiting);
-        if refused.is_empty() {
-            return;
+        for line in refused {
+            self.output.log(line).await;
         }
-        // What was printed before stands before it.
-        let mut lines = self.output.take();
-        lines.extend(refused);
-        self.port.log(lines).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Noted> {

@@ -1,9 +1,26 @@
-//! The memory of one execution: all its linear memories and tables together.
+//! The memory of one execution: all its linear memories and tables together, and what it may have
+//! the host keep for it.
 
 use wasmtime::ResourceLimiter;
 
+use crate::limits::{Limits, grouped};
+
 /// No single table has more elements.
 pub(super) const MOST_TABLE_ELEMENTS: usize = 200_000;
+
+/// Things of the host that one execution may have open at once: streams, timers, transactions. The
+/// host keeps some bytes for each.
+pub(super) const MOST_HANDLES: usize = 10_000;
+
+/// Random bytes that a guest may ask for in one call, which the host makes at once.
+pub(super) const MOST_RANDOM_BYTES: u64 = 16 << 20;
+
+/// Bytes that the host copies from a guest in one call, however often the same bytes are meant: what
+/// a guest may have in its memory, and as much again for what the host adds to small values.
+pub(super) fn bytes_of_one_call(limits: Limits) -> usize {
+    const LEAST: u64 = 8 << 20;
+    usize::try_from(limits.memory.saturating_mul(2).max(LEAST)).unwrap_or(usize::MAX)
+}
 
 /// Counts what an execution has, refuses what is too much, and remembers that it did, since
 /// to the guest a refusal looks like any other failed allocation.
@@ -18,9 +35,18 @@ pub(super) struct MemoryLimit {
 }
 
 #[derive(Debug)]
-struct Refused {
-    used: usize,
-    wanted: usize,
+enum Refused {
+    /// What a memory has when it is made.
+    Beginning {
+        wanted: usize,
+    },
+    Memory {
+        used: usize,
+        wanted: usize,
+    },
+    Table {
+        wanted: usize,
+    },
 }
 
 impl MemoryLimit {
@@ -37,14 +63,26 @@ impl MemoryLimit {
     /// What to tell the operator, where something was refused. It need not be why the guest
     /// ended: some do with less.
     pub(super) fn complaint(&self) -> Option<String> {
-        let refused = self.refused.as_ref()?;
-        Some(format!(
-            "out of memory: {} of {} used, and {} more were asked for; raise `limits.memory` of the plugin \
-             if it needs it",
-            size(refused.used),
-            size(self.limit),
-            size(refused.wanted)
-        ))
+        let advice = "raise `limits.memory` of the plugin if it needs that";
+        Some(match self.refused.as_ref()? {
+            Refused::Beginning { wanted } => format!(
+                "out of memory: it needs {} to begin with, and may have {}; {advice}",
+                size(*wanted),
+                size(self.limit)
+            ),
+            Refused::Memory { used, wanted } => {
+                let [used, limit] = in_one_unit(*used, self.limit);
+                let wanted = size(*wanted);
+                format!(
+                    "out of memory: {used} of {limit} were in use when it asked for {wanted} more; {advice}"
+                )
+            }
+            Refused::Table { wanted } => format!(
+                "out of memory: it asked for a table of {} elements, and may have {}",
+                grouped(*wanted as u64),
+                grouped(MOST_TABLE_ELEMENTS as u64)
+            ),
+        })
     }
 
     /// The most bytes that there were at one time.
@@ -54,7 +92,7 @@ impl MemoryLimit {
 
     fn grow(&mut self, by: usize) -> bool {
         if self.used.saturating_add(by) > self.limit {
-            self.refused = Some(Refused { used: self.used, wanted: by });
+            self.refused = Some(Refused::Memory { used: self.used, wanted: by });
             return false;
         }
         self.used += by;
@@ -72,7 +110,14 @@ impl ResourceLimiter for MemoryLimit {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // wasmtime asks before it looks at the maximum that the memory itself declares.
-        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(desired.saturating_sub(current)))
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let grown = self.grow(desired.saturating_sub(current));
+        if !grown && current == 0 {
+            self.refused = Some(Refused::Beginning { wanted: desired });
+        }
+        Ok(grown)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -92,14 +137,35 @@ impl ResourceLimiter for MemoryLimit {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // With the maximum looked at, nothing is left that could fail after it was approved.
-        let most = maximum.map_or(MOST_TABLE_ELEMENTS, |maximum| maximum.min(MOST_TABLE_ELEMENTS));
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if desired > MOST_TABLE_ELEMENTS {
+            self.refused = Some(Refused::Table { wanted: desired });
+            return Ok(false);
+        }
         let added = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
-        Ok(desired <= most && self.grow(added))
+        Ok(self.grow(added))
     }
 }
 
 fn size(bytes: usize) -> bytesize::ByteSize {
     bytesize::ByteSize::b(bytes as u64)
+}
+
+/// `63.9` and `64 MiB`: the unit of the second, once.
+fn in_one_unit(part: usize, whole: usize) -> [String; 2] {
+    let (unit, name) = match whole {
+        0..1024 => (1, "B"),
+        1024..0x10_0000 => (1 << 10, "KiB"),
+        _ => (1 << 20, "MiB"),
+    };
+    // Tenths, and cut rather than rounded: what is not quite full does not look full.
+    let number = |bytes: usize| match (bytes / unit, bytes % unit * 10 / unit) {
+        (whole, 0) => whole.to_string(),
+        (whole, tenths) => format!("{whole}.{tenths}"),
+    };
+    [number(part), format!("{} {name}", number(whole))]
 }
 
 #[cfg(test)]
@@ -114,10 +180,21 @@ mod tests {
         assert!(limit.complaint().is_none());
         assert!(!limit.memory_growing(600, 700, None).unwrap());
         let complaint = limit.complaint().unwrap();
-        assert!(
-            complaint.starts_with("out of memory: 1000 B of 1.0 KiB used, and 100 B more"),
-            "{complaint}"
-        );
+        let expected = "out of memory: 0.9 of 1 KiB were in use when it asked for 100 B more; raise";
+        assert!(complaint.starts_with(expected), "{complaint}");
+    }
+
+    #[test]
+    fn a_complaint_says_what_was_refused() {
+        assert_eq!(in_one_unit(64 << 20, 64 << 20), ["64", "64 MiB"]);
+        assert_eq!(in_one_unit((64 << 20) - 1, 4 << 30), ["63.9", "4096 MiB"]);
+        let mut limit = MemoryLimit::new(32 << 20);
+        assert!(!limit.memory_growing(0, 100 << 20, None).unwrap());
+        let complaint = limit.complaint().unwrap();
+        assert!(complaint.contains("it needs 100.0 MiB to begin with, and may have 32.0 MiB"), "{complaint}");
+        assert!(!limit.table_growing(0, 1 << 30, None).unwrap());
+        let complaint = limit.complaint().unwrap();
+        assert!(complaint.contains("a table of 1,073,741,824 elements, and may have 200,000"), "{complaint}");
     }
 
     #[test]
@@ -142,5 +219,37 @@ mod tests {
         limit.memory_grow_failed(refused()).unwrap();
         limit.memory_grow_failed(refused()).unwrap();
         assert_eq!(limit.used, 0);
+    }
+
+    #[test]
+    fn all_memories_and_tables_of_a_module_are_one_sum() {
+        let module = r#"(module
+            (memory $a 1) (memory $b 1) (table $c 100 funcref) (table $d 100 funcref)
+            (func (export "a") (param i32) (result i32) (memory.grow $a (local.get 0)))
+            (func (export "b") (param i32) (result i32) (memory.grow $b (local.get 0)))
+            (func (export "c") (param i32) (result i32) (table.grow $c (ref.null func) (local.get 0)))
+            (func (export "d") (param i32) (result i32) (table.grow $d (ref.null func) (local.get 0))))"#;
+        let engine = wasmtime::Engine::default();
+        let module = wasmtime::Module::new(&engine, wat::parse_str(module).unwrap()).unwrap();
+        const PAGE: u64 = 64 << 10;
+        let mut store = wasmtime::Store::new(&engine, MemoryLimit::new(6 * PAGE));
+        store.limiter(|limit| limit);
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let mut grow = |name: &str, by: i32| {
+            let grow = instance.get_typed_func::<i32, i32>(&mut store, name).unwrap();
+            (grow.call(&mut store, by).unwrap() != -1, store.data().peak())
+        };
+        let tables = 200 * size_of::<usize>() as u64;
+        assert_eq!(grow("a", 2), (true, 4 * PAGE + tables));
+        assert!(!grow("b", 2).0, "two more pages are too much, with the tables");
+        assert_eq!(grow("b", 1), (true, 5 * PAGE + tables));
+        let elements = i32::try_from(PAGE / 8).unwrap();
+        assert!(!grow("c", elements).0, "and so are the elements of a page, with those of the other table");
+        assert!(grow("d", elements - 200).0);
+        assert_eq!(grow("c", 0), (true, 6 * PAGE));
+        assert!(!grow("d", 1).0 && !grow("a", 1).0);
+        assert!(!grow("c", i32::MAX).0);
+        let complaint = store.data().complaint().unwrap();
+        assert!(complaint.contains("a table of 2,147,483,747 elements"), "{complaint}");
     }
 }

@@ -7,15 +7,15 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use super::Runtime;
+use super::{Linked, Runtime};
 use super::compile::{CompileError, Compiled};
 use super::state::{self, GuestState};
-use crate::interfaces::ClosedPort;
 use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
 use crate::interfaces::granted::Granted;
-use crate::interfaces::stdio::Output;
+use crate::interfaces::output::Output;
+use crate::interfaces::{ClosedPort, Port};
 use crate::limits::Limits;
 use crate::plugin::{Handler, Source};
 
@@ -30,6 +30,15 @@ pub struct LoadedComponent {
     pub(super) pre: PluginPre<GuestState>,
     /// What it says that it can do.
     pub handlers: Vec<Handler>,
+    /// It was compiled to count fuel.
+    pub(super) counts_fuel: bool,
+}
+
+impl LoadedComponent {
+    /// The fuel of one call, where it is counted.
+    pub(super) fn fuel(&self, limits: Limits) -> Option<u64> {
+        self.counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX))
+    }
 }
 
 /// Why a component cannot be used, and what its author can do about it.
@@ -62,6 +71,12 @@ pub enum LoadError {
     /// It wants an import that this host does not have.
     #[error("the component cannot be linked with this host: {0}")]
     Import(String),
+    /// It needs more memory than its limit before it does anything.
+    #[error("the component needs more memory than it may have: its {0}")]
+    Memory(String),
+    /// This machine has no room for it. Not the component's fault.
+    #[error("{0}")]
+    Host(String),
     /// It failed when it was asked for its handlers.
     #[error("the component failed when it was asked for its handlers (`describe`): {0}")]
     Describe(String),
@@ -92,16 +107,17 @@ impl Runtime {
     /// See [`LoadError`].
     pub async fn load(&self, source: &Source, limits: Limits) -> Result<LoadedComponent, LoadError> {
         check_form(&source.bytes)?;
-        let (component, _) = self.compile(source, limits).await?;
-        check_exports(&self.engine, &component)?;
-        let pre = self
+        let linked = self.linked_for(limits)?;
+        let (component, _) = self.compile(&linked, source).await?;
+        check_exports(&linked.engine, &component)?;
+        let pre = linked
             .linker
             .instantiate_pre(&component)
             .and_then(PluginPre::new)
             .map_err(|error| LoadError::Import(reason(&error)))?;
         let handlers = self.describe(&pre, limits).await?;
         tracing::debug!(path = %source.path.display(), handlers = handlers.len(), "component loaded");
-        Ok(LoadedComponent { pre, handlers })
+        Ok(LoadedComponent { pre, handlers, counts_fuel: limits.fuel.is_some() })
     }
 
     /// Compiles a component for executions with these limits, so that it is in the cache when it is loaded.
@@ -110,28 +126,39 @@ impl Runtime {
     /// See [`LoadError`].
     pub async fn compile_ahead(&self, source: &Source, limits: Limits) -> Result<Compiled, LoadError> {
         check_form(&source.bytes)?;
-        let (_, compiled) = self.compile(source, limits).await?;
+        let (_, compiled) = self.compile(&*self.linked_for(limits)?, source).await?;
         Ok(compiled)
     }
 
-    async fn compile(&self, source: &Source, _: Limits) -> Result<(Component, Compiled), LoadError> {
-        Ok(self.compiler.component(&self.engine, &source.digest, &source.bytes).await?)
+    async fn compile(
+        &self,
+        linked: &Linked,
+        source: &Source,
+    ) -> Result<(Component, Compiled), LoadError> {
+        Ok(self.compiler.component(&linked.engine, &source.digest, &source.bytes).await?)
+    }
+
+    fn linked_for(&self, limits: Limits) -> Result<Arc<Linked>, LoadError> {
+        self.linked(limits.fuel.is_some()).map_err(|error| LoadError::Host(format!("{error:#}")))
     }
 
     /// Asks a component for its handlers, with everything refused.
     async fn describe(&self, pre: &PluginPre<GuestState>, limits: Limits) -> Result<Vec<Handler>, LoadError> {
         // Fails only where the semaphore is closed, which it never is.
         let _slot = self.describing.acquire().await.ok();
-        let output = Output::default();
+        let port: Arc<dyn Port> = Arc::new(ClosedPort);
+        let output = Output::new(port.clone(), limits);
         let state = GuestState::new(
             Arc::new(WasiConfigVariables::new()),
             Arc::new(Granted::nothing()),
             Session::refused(),
-            Arc::new(ClosedPort),
+            port,
             output.clone(),
             limits,
         );
-        let mut store = state::store(&self.engine, state);
+        // Time is what bounds it: the fuel is for the handlers.
+        let fuel = limits.fuel.map(|_| u64::MAX);
+        let mut store = state::store(pre.engine(), state, fuel);
         let described = tokio::time::timeout(DESCRIBE_TIMEOUT, async {
             let instance = pre.instantiate_async(&mut store).await?;
             instance.innkeeper_plugin_handlers().call_describe(&mut store).await
@@ -140,7 +167,9 @@ impl Runtime {
         let described = match described {
             Ok(Ok(described)) => described,
             Ok(Err(error)) => {
-                let printed = output.finish().pop().map(|line| format!(" ({})", line.message));
+                output.close();
+                let printed = output.last_words();
+                let printed = printed.lines().last().map(|line| format!(" ({line})"));
                 let mut reason = reason(&error);
                 if let Some(complaint) = store.data().memory.complaint() {
                     reason = format!("{complaint} ({reason})");

@@ -7,15 +7,15 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 
-use super::limits::MemoryLimit;
+use super::limits::{MOST_HANDLES, MOST_RANDOM_BYTES, MemoryLimit, bytes_of_one_call};
 use crate::interfaces::context::ContextView;
 use crate::interfaces::db::{DbView, Session};
 use crate::interfaces::files::{FilesView, Folders};
 use crate::interfaces::granted::Granted;
 use crate::interfaces::http::Requests;
 use crate::interfaces::jobs::JobsView;
+use crate::interfaces::output::Output;
 use crate::interfaces::refusals::Refusals;
-use crate::interfaces::stdio::Output;
 use crate::interfaces::{Port, context, db, files, http, jobs, sockets};
 use crate::limits::Limits;
 
@@ -31,6 +31,7 @@ pub(super) struct GuestState {
     pub(super) refusals: Arc<Refusals>,
     pub(super) requests: Requests,
     folders: Folders,
+    bytes_of_one_call: usize,
 }
 
 impl GuestState {
@@ -44,15 +45,17 @@ impl GuestState {
         limits: Limits,
     ) -> Self {
         let mut builder = WasiCtx::builder();
-        builder.stdout(output.stdout()).stderr(output.stderr());
+        builder.stdout(output.stdout()).stderr(output.stderr()).max_random_size(MOST_RANDOM_BYTES);
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         granted.set_env(&mut builder);
-        let refusals = Arc::new(Refusals::new(granted.plugin(), port.clone(), output.clone()));
+        let refusals = Arc::new(Refusals::new(granted.plugin(), output.clone()));
         let requests = Requests::new(granted.clone(), refusals.clone(), session.activity().clone());
         let folders = Folders::new(granted, refusals.clone());
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MOST_HANDLES);
         Self {
             wasi: builder.build(),
-            table: ResourceTable::new(),
+            table,
             config,
             session,
             port,
@@ -61,6 +64,7 @@ impl GuestState {
             refusals,
             requests,
             folders,
+            bytes_of_one_call: bytes_of_one_call(limits),
         }
     }
 }
@@ -71,12 +75,21 @@ impl WasiView for GuestState {
     }
 }
 
-/// A store whose guest stays within its memory and yields at every epoch.
-pub(super) fn store(engine: &Engine, state: GuestState) -> Store<GuestState> {
+/// A store whose guest stays within its limits and yields at every epoch. `fuel` is for an engine
+/// that counts it.
+pub(super) fn store(engine: &Engine, state: GuestState, fuel: Option<u64>) -> Store<GuestState> {
     let mut store = Store::new(engine, state);
+    store.set_hostcall_fuel(store.data().bytes_of_one_call);
+    if let Some(fuel) = fuel {
+        let set = store.set_fuel(fuel);
+        debug_assert!(set.is_ok(), "the engine counts fuel");
+    }
     store.limiter(|state| &mut state.memory);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+    store.epoch_deadline_callback(|context| {
+        context.data().session.activity().set_computing(true);
+        Ok(UpdateDeadline::Yield(1))
+    });
     store
 }
 

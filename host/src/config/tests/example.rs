@@ -45,6 +45,7 @@ fn the_example_shows_every_key_and_its_true_default() {
         "max_bytes",
         "max_running_statements",
         "concurrency = { limit",
+        "fuel",
         "rate",
         "on_failure",
         "after",
@@ -57,6 +58,7 @@ fn the_example_shows_every_key_and_its_true_default() {
     ];
     let is_example = |line: &str| {
         examples.iter().any(|key| line.starts_with(&format!("{key} = ")))
+            || line == "concurrency = 4"
             || line.starts_with("url = \"${APP")
             // A plugin's: that of the host has a default.
             || line == "concurrency = 4"
@@ -82,7 +84,11 @@ fn the_example_shows_every_key_and_its_true_default() {
         "queues.default",
         "calendars.business-days",
     ];
-    for table in ["host", "store", "databases.app", "plugins.maintenance", grant].into_iter().chain(others) {
+    for table in
+        ["host", "store", "databases.app", "plugins.maintenance", "plugins.maintenance.limits", grant]
+            .into_iter()
+            .chain(others)
+    {
         let header = format!("[{table}]\n");
         let unknown = all.replace(&header, &format!("{header}zzzzzzzz = 1\n"));
         let message = errors(&unknown).into_iter().find(|message| message.contains("zzzzzzzz"));

@@ -3,8 +3,10 @@
 //! Arguments and results are JSON; every handler's comment says what it takes and returns. In
 //! short: [`raid`] says what is forbidden and looks at what is left of it, [`hoard`] opens without
 //! an end, [`forge`] uses handles that it never got, [`nest`] wants a second connection while it
-//! holds one, and [`script`] stays in its transactions until a test lets it go on.
+//! holds one, [`script`] stays in its transactions until a test lets it go on, and [`exhaust`] uses up
+//! what the host has.
 
+mod exhausting;
 mod forging;
 mod hoarding;
 mod nesting;
@@ -15,13 +17,14 @@ use innkeeper_sdk::__private::bindings::innkeeper::plugin::db as wit;
 use innkeeper_sdk::db::{Error, Value};
 use serde_json::{Value as Json, json};
 
+use exhausting::exhaust;
 use forging::forge;
 use hoarding::hoard;
 use nesting::nest;
 use raiding::raid;
 use scripting::script;
 
-innkeeper_sdk::plugin!(forge, hoard, nest, raid, script);
+innkeeper_sdk::plugin!(exhaust, forge, hoard, nest, raid, script);
 
 /// What became of a call: `"ok"` or the kind of its error.
 fn kind<T>(result: &Result<T, wit::Error>) -> &'static str {
