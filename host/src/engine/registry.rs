@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use serde_json::Value;
 use wasmtime_wasi_config::WasiConfigVariables;
 
@@ -13,6 +14,9 @@ use crate::job::Name;
 use crate::limits::Limits;
 use crate::plugin::{self, Digest, Handler, Source};
 use crate::runtime::{LoadedComponent, Runtime};
+
+/// Plugins that are loaded at a time: enough to read and check files on every core.
+const LOADED_AT_ONCE: usize = 8;
 
 /// A plugin, ready to be called.
 pub struct Plugin {
@@ -63,8 +67,13 @@ impl Registry {
     ) -> (Self, Vec<PluginProblem>) {
         let mut registry = Self::default();
         let mut problems = Vec::new();
-        for (name, plugin) in &config.plugins {
-            match load_plugin(name, plugin, runtime, databases).await {
+        let loaded = config
+            .plugins
+            .iter()
+            .map(async |(name, plugin)| (name, load_plugin(name, plugin, runtime, databases).await));
+        let mut loaded = futures_util::stream::iter(loaded).buffered(LOADED_AT_ONCE);
+        while let Some((name, loaded)) = loaded.next().await {
+            match loaded {
                 Ok(plugin) => {
                     registry.digests.push((name.clone(), plugin.digest.to_string()));
                     registry.plugins.insert(name.clone(), Arc::new(plugin));
