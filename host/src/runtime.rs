@@ -22,6 +22,7 @@ mod load;
 mod pool;
 mod state;
 mod threads;
+mod turns;
 
 pub use cache::Cache;
 pub use call::{Call, Called, Stop};
@@ -32,6 +33,7 @@ pub use load::{LoadError, LoadedComponent};
 pub use pool::warnings as capacity_warnings;
 use state::GuestState;
 use threads::Threads;
+use turns::Turns;
 
 /// How often a running guest yields.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -43,6 +45,7 @@ pub struct Runtime {
     compiler: Compiler,
     /// Each is a slot that no execution takes.
     describing: Semaphore,
+    turns: Turns,
     threads: Threads,
     _ticker: Ticker,
 }
@@ -62,11 +65,14 @@ impl Runtime {
         let engine = engine(concurrency, false)?;
         let linker = state::linker(&engine)?;
         let ticker = Ticker::start(engine.clone())?;
+        let interrupted = engine.clone();
+        let turns = Turns::new(threads::cores(), move || interrupted.increment_epoch());
         Ok(Self {
             engine,
             linker,
             compiler: Compiler::new(CompileIn::Process),
             describing: Semaphore::new(pool::DESCRIBED_AT_ONCE as usize),
+            turns,
             threads: Threads::start()?,
             _ticker: ticker,
         })

@@ -83,7 +83,7 @@ impl Runtime {
             call.limits,
         );
         let mut store = state::store(&self.engine, state);
-        let ending = run_guest(component, &mut store, &call).await;
+        let ending = self.run_guest(component, &mut store, &call).await;
         let ended = call.session.end().await;
         let memory = &store.data().memory;
         let (complaint, memory_peak_bytes) = (memory.complaint(), memory.peak());
@@ -104,6 +104,40 @@ impl Runtime {
         let outcome = classify(ending, call.attempt.job.timeout, complaint, &last_words);
         let wall_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         Called { outcome, usage: Some(Usage { wall_us, memory_peak_bytes, ..Usage::default() }) }
+    }
+
+    async fn run_guest(
+        &self,
+        component: &LoadedComponent,
+        store: &mut Store<GuestState>,
+        call: &Call<'_>,
+    ) -> Ending {
+        let attempt = call.attempt;
+        let deadline = Instant::now() + attempt.job.timeout;
+        let args = attempt.args.to_string();
+        let execution = to_wit(attempt);
+        let guest = async {
+            let instance = match component.pre.instantiate_async(&mut *store).await {
+                Ok(instance) => instance,
+                Err(error) => return Ending::NotInstantiated(error),
+            };
+            let handlers = instance.innkeeper_plugin_handlers();
+            match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
+                Ok(returned) => Ending::Returned(returned),
+                Err(error) => Ending::Trapped(error),
+            }
+        };
+        if call.stop.is_cancelled() {
+            return Ending::Stopped;
+        }
+        let guest = self.turns.run(&component.allowance, guest);
+        tokio::select! {
+            // The guest first: what has returned counts as returned.
+            biased;
+            ending = guest => ending,
+            () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
+            () = call.stop.cancelled() => Ending::Stopped,
+        }
     }
 }
 
@@ -136,34 +170,6 @@ fn left_open(ending: &Ending, ended: Ended) -> Vec<LogLine> {
 
 fn transactions(count: usize) -> String {
     if count == 1 { "1 transaction".to_owned() } else { format!("{count} transactions") }
-}
-
-async fn run_guest(component: &LoadedComponent, store: &mut Store<GuestState>, call: &Call<'_>) -> Ending {
-    let attempt = call.attempt;
-    let deadline = Instant::now() + attempt.job.timeout;
-    let args = attempt.args.to_string();
-    let execution = to_wit(attempt);
-    let guest = async {
-        let instance = match component.pre.instantiate_async(&mut *store).await {
-            Ok(instance) => instance,
-            Err(error) => return Ending::NotInstantiated(error),
-        };
-        let handlers = instance.innkeeper_plugin_handlers();
-        match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
-            Ok(returned) => Ending::Returned(returned),
-            Err(error) => Ending::Trapped(error),
-        }
-    };
-    if call.stop.is_cancelled() {
-        return Ending::Stopped;
-    }
-    tokio::select! {
-        // The guest first: what has returned counts as returned.
-        biased;
-        ending = guest => ending,
-        () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
-        () = call.stop.cancelled() => Ending::Stopped,
-    }
 }
 
 fn to_wit(attempt: &Attempt) -> types::Execution {

@@ -52,7 +52,8 @@ async fn compare(name: &str, selection: &Selection) -> Result<Figure> {
     let mut hostile = Vec::new();
     for (what, count) in HOSTILE {
         for _ in 0..count {
-            let flood = Execution::new("flood", json!({ "what": what }), HOSTILE_TIMEOUT)?;
+            let mut flood = Execution::new("flood", json!({ "what": what }), HOSTILE_TIMEOUT)?;
+            flood.of_other = true;
             hostile.push(tokio::spawn(again_and_again(ours.clone(), flood, Arc::clone(&over))));
         }
     }
@@ -77,10 +78,13 @@ async fn calibrated(ours: &Ours) -> Result<Execution> {
     const STEPS: u32 = 1_000_000;
     let work = |steps: u64| Execution::new("work", json!({ "steps": steps }), Duration::from_secs(60));
     let execution = work(u64::from(STEPS))?;
-    ours.call(&execution).await;
-    let begun = Instant::now();
-    ours.call(&execution).await;
-    let of_one = begun.elapsed().as_secs_f64() / f64::from(STEPS);
+    let mut shortest = f64::INFINITY;
+    for _ in 0..20 {
+        let begun = Instant::now();
+        ours.call(&execution).await;
+        shortest = shortest.min(begun.elapsed().as_secs_f64());
+    }
+    let of_one = shortest / f64::from(STEPS);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "millions of steps")]
     work((WORK.as_secs_f64() / of_one) as u64)
 }

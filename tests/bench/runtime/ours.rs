@@ -25,6 +25,8 @@ pub struct Ours(Arc<Inner>);
 struct Inner {
     runtime: Runtime,
     component: LoadedComponent,
+    /// The same, as another plugin has it.
+    other: LoadedComponent,
     grants: Arc<Grants>,
 }
 
@@ -36,6 +38,8 @@ pub struct Execution {
     pub port: Arc<dyn Port>,
     /// Ends it.
     pub stop: Stop,
+    /// Of the other plugin.
+    pub of_other: bool,
 }
 
 impl Ours {
@@ -47,12 +51,13 @@ impl Ours {
         let runtime = Runtime::new(concurrency, Limits::default().memory)?;
         let source = Source::read(&guest("bench")).context("the guest of the benchmarks is not built")?;
         let component = runtime.load(&source, Limits::default()).await?;
+        let other = runtime.load(&source, Limits::default()).await?;
         let text = "[plugins.bench]\ncomponent = \"bench.wasm\"\n";
         let config = Config::parse(text, Path::new("innkeeper.toml"), &|_| None)
             .map_err(|errors| anyhow!("{}", errors.iter().map(ToString::to_string).collect::<String>()))?;
         let (name, plugin) = config.plugins.first_key_value().context("it names a plugin")?;
         let grants = Arc::new(Grants::new(&Databases::open(&config.databases), name, plugin));
-        Ok(Self(Arc::new(Inner { runtime, component, grants })))
+        Ok(Self(Arc::new(Inner { runtime, component, other, grants })))
     }
 
     /// Calls a handler in an instance of its own, in this task.
@@ -67,7 +72,8 @@ impl Ours {
             limits: Limits::default(),
             stop: &execution.stop,
         };
-        self.0.runtime.call(&self.0.component, call).await.outcome
+        let component = if execution.of_other { &self.0.other } else { &self.0.component };
+        self.0.runtime.call(component, call).await.outcome
     }
 
     /// The same in a task of its own on the threads of handlers, as the executor does.
@@ -111,6 +117,11 @@ impl Execution {
             has_unique_key: false,
             effects: Effects::default(),
         };
-        Ok(Self { attempt: Arc::new(attempt), port: Arc::new(ClosedPort), stop: Stop::new() })
+        Ok(Self {
+            attempt: Arc::new(attempt),
+            port: Arc::new(ClosedPort),
+            stop: Stop::new(),
+            of_other: false,
+        })
     }
 }
