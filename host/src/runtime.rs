@@ -26,6 +26,7 @@ mod pool;
 mod state;
 mod threads;
 mod trap;
+mod turns;
 
 pub use cache::Cache;
 pub use call::{Call, Called, Stop};
@@ -36,6 +37,7 @@ pub use load::{LoadError, LoadedComponent};
 pub use pool::warnings as capacity_warnings;
 use state::GuestState;
 use threads::Threads;
+use turns::Turns;
 
 /// How often a running guest yields.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -49,6 +51,7 @@ pub struct Runtime {
     compiler: Compiler,
     /// Each is a slot that no execution takes.
     describing: Semaphore,
+    turns: Turns,
     threads: Threads,
     ticker: Ticker,
 }
@@ -74,12 +77,15 @@ impl Runtime {
         }
         let plain = Arc::new(Linked::new(concurrency, false)?);
         let ticker = Ticker::start(plain.engine.clone())?;
+        let engines = ticker.engines.clone();
+        let turns = Turns::new(threads::cores(), move || raise_epoch(&engines));
         Ok(Self {
             plain,
             counting_fuel: Mutex::default(),
             concurrency,
             compiler: Compiler::new(CompileIn::Process),
             describing: Semaphore::new(pool::DESCRIBED_AT_ONCE as usize),
+            turns,
             threads: Threads::start()?,
             ticker,
         })
@@ -142,9 +148,7 @@ impl Ticker {
         std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(EPOCH);
-                for engine in &*ticked.lock().unwrap_or_else(PoisonError::into_inner) {
-                    engine.increment_epoch();
-                }
+                raise_epoch(&ticked);
             }
         })?;
         Ok(Self { engines, stop })
@@ -152,6 +156,12 @@ impl Ticker {
 
     fn add(&self, engine: Engine) {
         self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
+    }
+}
+
+fn raise_epoch(engines: &Mutex<Vec<Engine>>) {
+    for engine in &*engines.lock().unwrap_or_else(PoisonError::into_inner) {
+        engine.increment_epoch();
     }
 }
 

@@ -12,6 +12,7 @@ mod db;
 mod engine;
 mod figure;
 mod rounds;
+mod runtime;
 mod schedule;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Bench {
     Db,
     /// Whole executions against a bare loop
     Engine,
+    /// Executions without the store, and how soon plugins are there
+    Runtime,
     /// When jobs fire next
     Schedule,
 }
@@ -85,6 +88,7 @@ async fn measure() -> ExitCode {
     let result = match bench {
         Bench::Db => db::run(&selection, &mut report).await,
         Bench::Engine => engine::run(&selection, &mut report).await,
+        Bench::Runtime => runtime::run(&selection, &mut report).await,
         Bench::Schedule => schedule::run(&selection, &mut report).await,
     };
     // What was measured before an error is worth reading; the exit code says that it is not all.

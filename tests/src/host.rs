@@ -33,6 +33,20 @@ pub struct Scene {
     base: Vec<(&'static str, String)>,
 }
 
+/// Has the hosts of this folder use the code that those of other tests have compiled, unless the test
+/// has made a folder for it.
+fn share_compiled_code(data: &Path) {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let shared = binary().with_file_name("compiled-for-tests");
+    // Another test may have made it.
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&shared);
+    std::fs::create_dir_all(data).expect("the folder can be made");
+    let own = data.join("compiled");
+    if !own.exists() {
+        std::os::unix::fs::symlink(shared, own).expect("a link can be made");
+    }
+}
+
 /// A host process.
 pub struct TestHost {
     child: Child,
@@ -104,6 +118,7 @@ impl Scene {
         );
         let path = self.dir.path().join(format!("{host}.toml"));
         std::fs::write(&path, text).expect("the configuration can be written");
+        share_compiled_code(&self.dir.path().join("data"));
         path
     }
 

@@ -18,6 +18,7 @@ use crate::toolchain;
 const BENCHES: &[(&str, &str)] = &[
     ("db", "the `db` interface of a component against native sqlx, on both engines"),
     ("engine", "whole executions against a bare loop, graphile-worker and awa"),
+    ("runtime", "executions without the store against bare wasmtime, and how soon plugins are there"),
     ("schedule", "how long it takes to know when jobs fire"),
 ];
 

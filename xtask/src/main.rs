@@ -46,9 +46,11 @@ The project's own commands. Usage: cargo xtask COMMAND
         Measure, with the release profile, and print a table; with --json one JSON document.
         FILTERs choose figures by a part of their name; --quick measures a few rounds only, and
         --dev what is compiled for tests: both to see that it works, not for the figures.
-        NAME is `db`: the `db` interface against native sqlx, on both engines; or `engine`: whole
-        executions against a bare loop, graphile-worker (needs Node.js and npm) and awa. The
-        PostgreSQL that is started writes to the disk as in production.
+        NAME is `db`: the `db` interface against native sqlx, on both engines; `engine`: whole
+        executions against a bare loop, graphile-worker (needs Node.js and npm) and awa;
+        `runtime`: executions without the store against bare wasmtime, plugins from the cache, a
+        hostile neighbour; or `schedule`. The PostgreSQL that is started writes to the disk as in
+        production.
   chaos [--seed N] [--faults F]
         Crash tests: strike three hosts on one PostgreSQL with F faults (20), which follow from the
         seed N, check that nothing was lost, and print a table. `test` does it with 20.

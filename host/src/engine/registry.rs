@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use serde_json::Value;
 use wasmtime_wasi_config::WasiConfigVariables;
 
@@ -15,6 +16,9 @@ use crate::limits::Limits;
 use crate::plugin::kept::Kept;
 use crate::plugin::{self, Digest, Handler, Source};
 use crate::runtime::{LoadedComponent, Runtime};
+
+/// Plugins that are loaded at a time: enough to read and check files on every core.
+const LOADED_AT_ONCE: usize = 8;
 
 /// A plugin, ready to be called.
 pub struct Plugin {
@@ -108,9 +112,14 @@ impl Registry {
     pub async fn load_as(loading: &Loading<'_>) -> (Self, Vec<PluginProblem>) {
         let mut registry = Self::default();
         let mut problems = Vec::new();
-        // One after the other: there is room for one component that describes itself.
-        for (name, config) in &loading.config.plugins {
-            match load_plugin(name, config, loading).await {
+        let loaded = loading
+            .config
+            .plugins
+            .iter()
+            .map(async |(name, plugin)| (name, load_plugin(name, plugin, loading).await));
+        let mut loaded = futures_util::stream::iter(loaded).buffered(LOADED_AT_ONCE);
+        while let Some((name, loaded)) = loaded.next().await {
+            match loaded {
                 Ok(plugin) => {
                     registry.digests.push((name.clone(), plugin.digest.to_string()));
                     registry.plugins.insert(name.clone(), plugin);

@@ -169,11 +169,15 @@ impl Cache {
     }
 
     fn open_lock(&self) -> anyhow::Result<File> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)
-            .context("the folder cannot be made")?;
+        // What it lies in may be for others as well; the folder itself is for nobody else.
+        let made =
+            self.folder.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(
+                |()| match DirBuilder::new().mode(0o700).create(&self.folder) {
+                    Err(_) if self.folder.is_dir() => Ok(()),
+                    made => made,
+                },
+            );
+        made.context("the folder cannot be made")?;
         only_ours(&self.folder, &std::fs::metadata(&self.folder)?)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);

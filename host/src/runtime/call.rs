@@ -83,7 +83,7 @@ impl Runtime {
         let mut meter = Meter::default();
         let ended = Notify::new();
         let mut recording = pin!(output.keep_recording(&ended));
-        let ending = run_guest(component, &mut store, &call, &mut meter, recording.as_mut()).await;
+        let ending = self.run_guest(component, &mut store, &call, &mut meter, recording.as_mut()).await;
         let left = call.session.end().await;
         let mut usage = Usage { wall_us: micros(begun.elapsed()), ..Usage::default() };
         (usage.cpu_us, usage.memory_peak_bytes) = (micros(meter.used()), store.data().memory.peak());
@@ -114,9 +114,43 @@ impl Runtime {
         };
         Called { outcome: ending::outcome(ending, &found), usage: Some(usage) }
     }
-}
 
-fn micros(time: Duration) -> u64 {
+    async fn run_guest(
+            &self,
+            component: &LoadedComponent,
+            store: &mut Store<GuestState>,
+            call: &Call<'_>,
+        ) -> Ending {
+            let attempt = call.attempt;
+            let deadline = Instant::now() + attempt.job.timeout;
+            let args = attempt.args.to_string();
+            let execution = to_wit(attempt);
+            let guest = async {
+                let instance = match component.pre.instantiate_async(&mut *store).await {
+                    Ok(instance) => instance,
+                    Err(error) => return Ending::NotInstantiated(error),
+                };
+                let handlers = instance.innkeeper_plugin_handlers();
+                match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
+                    Ok(returned) => Ending::Returned(returned),
+                    Err(error) => Ending::Trapped(error),
+                }
+            };
+            if call.stop.is_cancelled() {
+                return Ending::Stopped;
+            }
+            let guest = self.turns.run(&component.allowance, guest);
+            tokio::select! {
+                // The guest first: what has returned counts as returned.
+                biased;
+                ending = guest => ending,
+                () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
+                () = call.stop.cancelled() => Ending::Stopped,
+            }
+        }
+    }
+
+    fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -155,6 +189,7 @@ fn transactions(count: usize) -> String {
 }
 
 async fn run_guest(
+    &self,
     component: &LoadedComponent,
     store: &mut Store<GuestState>,
     call: &Call<'_>,
@@ -185,10 +220,11 @@ async fn run_guest(
     if call.stop.is_cancelled() {
         return Ending::Stopped(Place { seen: activity.look(), cpu: Duration::ZERO });
     }
+    let in_turn = self.turns.run(&component.allowance, measured);
     let stopped: fn(Place) -> Ending = tokio::select! {
         // The guest first: what has returned counts as returned.
         biased;
-        ending = measured => return ending,
+        ending = in_turn => return ending,
         () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
         () = call.stop.cancelled() => Ending::Stopped,
         () = recording => unreachable!("it goes on until it is told that the call has ended"),

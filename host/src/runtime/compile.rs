@@ -20,6 +20,8 @@ use super::load;
 use crate::plugin::Digest;
 
 mod child;
+#[cfg(test)]
+mod tests;
 
 pub use child::{COMMAND, compile_component};
 

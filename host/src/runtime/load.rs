@@ -10,6 +10,7 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use super::{Linked, Runtime};
 use super::compile::{CompileError, Compiled};
 use super::state::{self, GuestState};
+use super::turns::Allowance;
 use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
@@ -28,6 +29,8 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A component that was compiled, linked and described.
 pub struct LoadedComponent {
     pub(super) pre: PluginPre<GuestState>,
+    /// Of the processor; all executions of the component share it.
+    pub(super) allowance: Allowance,
     /// What it says that it can do.
     pub handlers: Vec<Handler>,
     /// It was compiled to count fuel.
@@ -117,7 +120,8 @@ impl Runtime {
             .map_err(|error| LoadError::Import(reason(&error)))?;
         let handlers = self.describe(&pre, limits).await?;
         tracing::debug!(path = %source.path.display(), handlers = handlers.len(), "component loaded");
-        Ok(LoadedComponent { pre, handlers, counts_fuel: limits.fuel.is_some() })
+        let counts_fuel = limits.fuel.is_some();
+        Ok(LoadedComponent { pre, allowance: Allowance::full(), handlers, counts_fuel })
     }
 
     /// Compiles a component for executions with these limits, so that it is in the cache when it is loaded.

@@ -10,14 +10,25 @@ use tokio::runtime::{Builder, Handle, Runtime};
 pub(super) struct Threads(Option<Runtime>);
 
 impl Threads {
-    /// As many threads as there are cores.
+    /// Twice as many threads as there are cores: handlers that compute for long are on as many as
+    /// there are cores at most (`turns.rs`), and others find one that is free.
     pub(super) fn start() -> std::io::Result<Self> {
-        Ok(Self(Some(Builder::new_multi_thread().thread_name("handlers").enable_all().build()?)))
+        let threads = Builder::new_multi_thread()
+            .thread_name("handlers")
+            .worker_threads(2 * cores())
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(threads)))
     }
 
     pub(super) fn handle(&self) -> &Handle {
         self.0.as_ref().expect("it is there until it is dropped").handle()
     }
+}
+
+/// Cores that this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Drop for Threads {

@@ -176,6 +176,6 @@ fn restrain(memory: u64) {
         // An abort for want of memory would write all of it to the disk.
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
         // Executions that are running come first.
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 5);
     }
 }

@@ -4,6 +4,7 @@
 //! The other side of each measurement is in `tests/bench/db/native.rs`. Both read every value and
 //! add them up in the same way: sums that differ are a mistake, and no figure.
 
+mod neighbours;
 mod overrun;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,17 @@ use innkeeper_sdk::{Context, Failure, handler, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-innkeeper_sdk::plugin!(cursor, execute_many, noop, overrun::overrun, query_all, query_one);
+innkeeper_sdk::plugin!(
+    cursor,
+    execute_many,
+    neighbours::doze,
+    neighbours::flood,
+    neighbours::work,
+    noop,
+    overrun::overrun,
+    query_all,
+    query_one
+);
 
 /// What a handler has measured.
 #[derive(Serialize)]

@@ -1,0 +1,351 @@
+//! Who computes next, where more want to than there are cores.
+//!
+//! A guest yields every 10 ms, and whoever stands behind sixteen that compute waits for all of them:
+//! too long for one that needs a millisecond. So each plugin has an allowance of time on the
+//! processor, a quarter of the machine. While some of it is left, its executions go on at once, on
+//! threads that are kept for that, and one of those that have used theirs up yields if all cores
+//! are busy. Those take turns: as many at once as there are cores left, first come, first served. A
+//! machine that nobody else wants is all theirs.
+//!
+//! Executions that take microseconds never wait here, however many there are: to stand in line would
+//! cost more than they do.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How long a guest computes at most before it yields: an epoch.
+const SLICE: Duration = super::EPOCH;
+
+/// What a plugin may have left of its allowance: ten guests may begin to compute at the same moment.
+const MOST_LEFT: Duration = Duration::from_millis(100);
+
+/// A guest that yields within this time is no burden.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// What a plugin has left of its allowance.
+pub(super) struct Allowance(Mutex<Left>);
+
+struct Left {
+    /// Nanoseconds; less than none once more was used than there was.
+    nanos: i64,
+    at: Instant,
+    /// A moving average of how long its guests compute at a time, in nanoseconds.
+    typical: u64,
+}
+
+/// The cores, and who computes.
+#[derive(Clone)]
+pub(super) struct Turns(Arc<Inner>);
+
+struct Inner {
+    cores: usize,
+    /// Makes all guests yield that compute.
+    interrupt: Box<dyn Fn() + Send + Sync>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Computing within the allowance of their plugin.
+    within: usize,
+    /// Computing beyond it, each in its turn.
+    beyond: usize,
+    /// Whose turn it is, and who have not begun yet.
+    called: HashSet<u64>,
+    /// Who wait, in order, and how to wake them.
+    line: VecDeque<u64>,
+    wakers: HashMap<u64, Waker>,
+    last_ticket: u64,
+}
+
+/// One execution's place.
+struct Place<'a> {
+    turns: &'a Inner,
+    allowance: &'a Allowance,
+    /// While it waits for a turn, or has been called.
+    ticket: Option<u64>,
+    /// How long it has computed in all.
+    computed: Duration,
+}
+
+impl Allowance {
+    pub(super) fn full() -> Self {
+        let nanos = nanos(MOST_LEFT);
+        Self(Mutex::new(Left { nanos, at: Instant::now(), typical: 0 }))
+    }
+
+    /// Takes a slice ahead, if some is left. What was not needed is given back by `settle`.
+    fn take(&self, cores: usize, computed: Duration) -> bool {
+        let mut left = self.lock();
+        let now = Instant::now();
+        let quarter = nanos(now - left.at).saturating_mul(i64::try_from(cores).unwrap_or(1)) / 4;
+        left.nanos = left.nanos.saturating_add(quarter).min(nanos(MOST_LEFT));
+        left.at = now;
+        let is_short = Duration::from_nanos(left.typical).max(computed) < SHORT;
+        let may = left.nanos > 0 || is_short;
+        if may {
+            left.nanos = left.nanos.saturating_sub(nanos(SLICE));
+        }
+        may
+    }
+
+    /// Counts what a guest has computed at a time, of which a slice was taken ahead or not.
+    fn settle(&self, took: Duration, ahead: bool) {
+        let mut left = self.lock();
+        if ahead {
+            left.nanos = left.nanos.saturating_add(nanos(SLICE)).saturating_sub(nanos(took));
+        }
+        left.typical = left.typical.saturating_mul(15).saturating_add(nanos(took).unsigned_abs()) / 16;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Left> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turns {
+    /// For so many cores. `interrupt` makes all guests yield that compute.
+    pub(super) fn new(cores: usize, interrupt: impl Fn() + Send + Sync + 'static) -> Self {
+        let (cores, interrupt) = (cores.max(1), Box::new(interrupt));
+        Self(Arc::new(Inner { cores, interrupt, state: Mutex::default() }))
+    }
+
+    /// Runs a guest, whose turn comes and goes. Dropped, it gives its turn to the next.
+    pub(super) async fn run<F: Future>(&self, allowance: &Allowance, guest: F) -> F::Output {
+        let mut guest = std::pin::pin!(guest);
+        let mut place = Place { turns: &self.0, allowance, ticket: None, computed: Duration::ZERO };
+        poll_fn(|context| place.poll(context, guest.as_mut())).await
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls those whose turn it is.
+    fn call(&self, mut state: MutexGuard<'_, State>) {
+        let mut called = Vec::new();
+        while state.has_room(self.cores) {
+            let Some(ticket) = state.line.pop_front() else { break };
+            state.called.insert(ticket);
+            called.extend(state.wakers.remove(&ticket));
+        }
+        // Not under the lock: whoever is woken may want it.
+        drop(state);
+        called.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    /// One more may compute beyond its plugin's allowance. One always may, so that those within theirs
+    /// cannot keep all others out.
+    fn has_room(&self, cores: usize) -> bool {
+        let beyond = self.beyond + self.called.len();
+        beyond == 0 || beyond + self.within < cores
+    }
+}
+
+impl Place<'_> {
+    fn poll<F: Future>(&mut self, context: &mut Context<'_>, guest: Pin<&mut F>) -> Poll<F::Output> {
+        let within = self.ticket.is_none() && self.allowance.take(self.turns.cores, self.computed);
+        if within {
+            self.begin_within();
+        } else if !self.begin_turn(context.waker()) {
+            return Poll::Pending;
+        }
+        let computing =
+            Computing { turns: self.turns, allowance: self.allowance, within, begun: Instant::now() };
+        let polled = guest.poll(context);
+        self.computed += computing.took();
+        polled
+    }
+
+    fn begin_within(&self) {
+        let mut state = self.turns.lock();
+        state.within += 1;
+        let is_crowded = state.beyond > 0 && state.beyond + state.within > self.turns.cores;
+        drop(state);
+        if is_crowded {
+            (self.turns.interrupt)();
+        }
+    }
+
+    /// False where it has to wait; `waker` is told when it is called.
+    fn begin_turn(&mut self, waker: &Waker) -> bool {
+        let mut state = self.turns.lock();
+        let may_begin = match self.ticket {
+            Some(ticket) => state.called.remove(&ticket),
+            None => state.line.is_empty() && state.has_room(self.turns.cores),
+        };
+        if may_begin {
+            state.beyond += 1;
+            self.ticket = None;
+            return true;
+        }
+        let ticket = self.ticket.unwrap_or_else(|| {
+            state.last_ticket += 1;
+            let ticket = state.last_ticket;
+            state.line.push_back(ticket);
+            ticket
+        });
+        self.ticket = Some(ticket);
+        state.wakers.insert(ticket, waker.clone());
+        false
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.turns.lock();
+        state.wakers.remove(&ticket);
+        if state.called.remove(&ticket) {
+            self.turns.call(state);
+        } else {
+            state.line.retain(|waiting| *waiting != ticket);
+        }
+    }
+}
+
+/// From the moment that a guest is let go on until it yields, or its future panics.
+struct Computing<'a> {
+    turns: &'a Inner,
+    allowance: &'a Allowance,
+    within: bool,
+    begun: Instant,
+}
+
+impl Computing<'_> {
+    fn took(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
+
+impl Drop for Computing<'_> {
+    fn drop(&mut self) {
+        self.allowance.settle(self.begun.elapsed(), self.within);
+        let mut state = self.turns.lock();
+        if self.within {
+            state.within -= 1;
+        } else {
+            state.beyond -= 1;
+        }
+        self.turns.call(state);
+    }
+}
+
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Of a plugin whose guests compute for long, and have.
+    fn used_up() -> Allowance {
+        let typical = SLICE.as_nanos().try_into().unwrap();
+        Allowance(Mutex::new(Left { nanos: i64::MIN / 2, at: Instant::now(), typical }))
+    }
+
+    fn turns(cores: usize) -> (Turns, Arc<AtomicUsize>) {
+        let interrupts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&interrupts);
+        (Turns::new(cores, move || _ = counted.fetch_add(1, Ordering::Relaxed)), interrupts)
+    }
+
+    fn lines(turns: &Turns) -> (usize, usize, usize, usize) {
+        let state = turns.0.lock();
+        (state.within, state.beyond, state.called.len(), state.line.len())
+    }
+
+    /// Yields so many times.
+    async fn guest(name: char, times: usize, seen: &Mutex<String>) {
+        for _ in 0..times {
+            seen.lock().unwrap().push(name);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn those_beyond_their_allowance_take_turns_and_nobody_waits_for_ever() {
+        let (turns, interrupts) = turns(1);
+        let (greedy, seen) = (used_up(), Mutex::default());
+        tokio::join!(
+            turns.run(&greedy, guest('a', 3, &seen)),
+            turns.run(&greedy, guest('b', 3, &seen)),
+            turns.run(&greedy, guest('c', 3, &seen)),
+        );
+        assert_eq!(seen.into_inner().unwrap().len(), 9);
+        assert_eq!((lines(&turns), interrupts.load(Ordering::Relaxed)), ((0, 0, 0, 0), 0));
+    }
+
+    #[tokio::test]
+    async fn one_within_its_allowance_does_not_stand_in_line_and_interrupts_one_beyond() {
+        let (turns, interrupts) = turns(1);
+        let (greedy, modest) = (used_up(), Allowance::full());
+        let seen = Mutex::default();
+        // While the one beyond its allowance computes, another beyond waits, and one within goes on.
+        turns
+            .run(&greedy, async {
+                let mut waits = Box::pin(turns.run(&greedy, guest('w', 1, &seen)));
+                poll_fn(|context| {
+                    assert!(waits.as_mut().poll(context).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+                assert_eq!(lines(&turns), (0, 1, 0, 1));
+                turns.run(&modest, async { assert_eq!(lines(&turns), (1, 1, 0, 1)) }).await;
+                assert_eq!(interrupts.load(Ordering::Relaxed), 1);
+            })
+            .await;
+        assert_eq!(lines(&turns), (0, 0, 0, 0), "who is dropped leaves the line");
+        assert_eq!(*seen.lock().unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_turn_of_one_that_is_dropped_before_it_begins_goes_to_the_next() {
+        let (turns, _) = turns(1);
+        let greedy = used_up();
+        let seen = Mutex::default();
+        let mut first = Box::pin(turns.run(&greedy, guest('1', 1, &seen)));
+        let mut second = Box::pin(turns.run(&greedy, guest('2', 1, &seen)));
+        turns
+            .run(
+                &greedy,
+                poll_fn(|context| {
+                    assert!(
+                        first.as_mut().poll(context).is_pending()
+                            && second.as_mut().poll(context).is_pending()
+                    );
+                    Poll::Ready(())
+                }),
+            )
+            .await;
+        assert_eq!(lines(&turns), (0, 0, 1, 1));
+        drop(first);
+        assert_eq!(lines(&turns), (0, 0, 1, 0));
+        second.await;
+        assert_eq!((lines(&turns), seen.into_inner().unwrap().as_str()), ((0, 0, 0, 0), "2"));
+    }
+
+    #[test]
+    fn an_allowance_is_for_those_that_compute_and_short_ones_need_none() {
+        let allowance = used_up();
+        assert!(!allowance.take(4, Duration::ZERO));
+        // A hundred short ones, and it is known as a plugin of short ones.
+        (0..100).for_each(|_| allowance.settle(Duration::from_micros(20), false));
+        assert!(allowance.take(4, Duration::ZERO));
+        assert!(!allowance.take(4, Duration::from_secs(1)), "but for one that has computed for long");
+        let full = Allowance::full();
+        let at_once = (0..100).filter(|_| full.take(1, SHORT)).count();
+        assert!((10..=11).contains(&at_once), "{at_once} slices were taken at one moment");
+    }
+}
