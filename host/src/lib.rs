@@ -14,6 +14,7 @@ pub mod catch_up;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod daemon;
 pub mod database_url;

@@ -14,13 +14,18 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 mod call;
+mod command;
+mod inspect;
 mod limits;
 mod load;
+mod pool;
 mod state;
 mod threads;
 
 pub use call::{Call, Called, Stop};
-pub use load::{LoadError, LoadedComponent};
+pub use inspect::{Given, Import, Inspection, Offered};
+pub use load::{Form, LoadError, LoadedComponent};
+use pool::{MOST_CORE_INSTANCES, MOST_MEMORIES, MOST_TABLES};
 use state::GuestState;
 use threads::Threads;
 
@@ -70,12 +75,12 @@ fn engine_config(concurrency: usize, largest_memory: u64) -> Config {
     // and tables; one of Rust has one to three.
     pool.total_component_instances(instances)
         .total_stacks(instances)
-        .total_core_instances(instances.saturating_mul(60))
-        .total_memories(instances.saturating_mul(4))
-        .total_tables(instances.saturating_mul(20))
-        .max_core_instances_per_component(60)
-        .max_memories_per_component(4)
-        .max_tables_per_component(20)
+        .total_core_instances(instances.saturating_mul(MOST_CORE_INSTANCES))
+        .total_memories(instances.saturating_mul(MOST_MEMORIES))
+        .total_tables(instances.saturating_mul(MOST_TABLES))
+        .max_core_instances_per_component(MOST_CORE_INSTANCES)
+        .max_memories_per_component(MOST_MEMORIES)
+        .max_tables_per_component(MOST_TABLES)
         .max_component_instance_size(4 << 20)
         .max_core_instance_size(4 << 20)
         .max_memory_size(usize::try_from(largest_memory).unwrap_or(usize::MAX))

@@ -1,5 +1,7 @@
 //! `innkeeper plugin …`
 
+mod inspect;
+
 use clap::Subcommand;
 use serde_json::json;
 
@@ -13,10 +15,18 @@ use crate::wire;
 pub(super) enum PluginCommand {
     /// List the plugins that the hosts have loaded, and their handlers.
     List,
+    /// Show what a component needs and offers, without a host and without a configuration.
+    Inspect(inspect::Inspect),
 }
 
 pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Report, CliError> {
-    let PluginCommand::List = command;
+    match command {
+        PluginCommand::List => list(global).await,
+        PluginCommand::Inspect(command) => inspect::run(global, &command).await,
+    }
+}
+
+async fn list(global: &Global) -> Result<Report, CliError> {
     let store = global.open_store().await?;
     let plugins = store.plugins().await?.into_iter().map(wire::Plugin::try_from);
     let plugins = plugins.collect::<Result<Vec<_>, _>>().map_err(StoreError::Corrupt)?;

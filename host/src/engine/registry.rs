@@ -11,7 +11,7 @@ use crate::config::{Config, PluginConfig};
 use crate::interfaces::db::{Databases, Grants};
 use crate::job::Name;
 use crate::limits::Limits;
-use crate::plugin::{self, Digest, Handler, Source};
+use crate::plugin::{self, Digest, Handler, Sources};
 use crate::runtime::{LoadedComponent, Runtime};
 
 /// A plugin, ready to be called.
@@ -62,9 +62,10 @@ impl Registry {
         databases: &Databases,
     ) -> (Self, Vec<PluginProblem>) {
         let mut registry = Self::default();
+        let sources = Sources::new(&config.host.data_dir, &config.registries);
         let mut problems = Vec::new();
         for (name, plugin) in &config.plugins {
-            match load_plugin(name, plugin, runtime, databases).await {
+            match load_plugin(name, plugin, runtime, databases, &sources).await {
                 Ok(plugin) => {
                     registry.digests.push((name.clone(), plugin.digest.to_string()));
                     registry.plugins.insert(name.clone(), Arc::new(plugin));
@@ -119,16 +120,12 @@ async fn load_plugin(
     config: &PluginConfig,
     runtime: &Runtime,
     databases: &Databases,
+    sources: &Sources,
 ) -> Result<Plugin, String> {
-    let path = config.component.clone();
-    let source = tokio::task::spawn_blocking(move || Source::read(&path))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
-    let component = runtime
-        .load(&source, config.limits)
-        .await
-        .map_err(|error| format!("{}: {error}", source.path.display()))?;
+    let source = sources.fetch(&config.component, config.digest.as_ref()).await;
+    let source = source.map_err(|error| error.to_string())?;
+    let component =
+        runtime.load(&source, config.limits).await.map_err(|error| format!("{}: {error}", source.origin))?;
     Ok(Plugin {
         name: name.clone(),
         digest: source.digest,

@@ -11,7 +11,8 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::Runtime;
-use super::load::{LoadedComponent, reason};
+use super::command::Program;
+use super::load::{LoadedComponent, Start, reason};
 use super::state::{self, GuestState};
 use crate::bounds;
 use crate::execution::{Attempt, Failure, FailureKind, LogLevel, LogLine, Outcome, Trigger};
@@ -58,7 +59,7 @@ impl Called {
 pub type Stop = CancellationToken;
 
 /// How the guest's part of a call ended.
-enum Ending {
+pub(super) enum Ending {
     Returned(Result<String, types::Failure>),
     /// There was no instance to call.
     NotInstantiated(wasmtime::Error),
@@ -75,22 +76,25 @@ impl Runtime {
     pub async fn call(&self, component: &LoadedComponent, call: Call<'_>) -> Called {
         let begun = Instant::now();
         let output = Output::default();
+        let start = component.start(call.attempt);
         let state = GuestState::new(
             call.config.clone(),
             call.session.clone(),
             call.port.clone(),
             output.clone(),
             call.limits,
+            start.program(),
         );
         let mut store = state::store(&self.engine, state);
-        let ending = run_guest(component, &mut store, &call).await;
+        let ending = run_guest(&start, &mut store, &call).await;
         let ended = call.session.end().await;
         let memory = &store.data().memory;
         let (complaint, memory_peak_bytes) = (memory.complaint(), memory.peak());
         drop(store);
 
-        let rest = output.finish();
+        let mut rest = output.finish();
         let last_words = last_words(&rest);
+        rest.extend(start.program().and_then(Program::remark));
         if !rest.is_empty() {
             call.port.log(rest).await;
         }
@@ -138,13 +142,17 @@ fn transactions(count: usize) -> String {
     if count == 1 { "1 transaction".to_owned() } else { format!("{count} transactions") }
 }
 
-async fn run_guest(component: &LoadedComponent, store: &mut Store<GuestState>, call: &Call<'_>) -> Ending {
+async fn run_guest(start: &Start<'_>, store: &mut Store<GuestState>, call: &Call<'_>) -> Ending {
     let attempt = call.attempt;
     let deadline = Instant::now() + attempt.job.timeout;
     let args = attempt.args.to_string();
     let execution = to_wit(attempt);
     let guest = async {
-        let instance = match component.pre.instantiate_async(&mut *store).await {
+        let pre = match start {
+            Start::Handler(pre) => pre,
+            Start::Program(program) => return program.run(store).await,
+        };
+        let instance = match pre.instantiate_async(&mut *store).await {
             Ok(instance) => instance,
             Err(error) => return Ending::NotInstantiated(error),
         };

@@ -7,6 +7,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 
+use super::command::Program;
 use super::limits::MemoryLimit;
 use crate::interfaces::context::ContextView;
 use crate::interfaces::db::{DbView, Session};
@@ -27,17 +28,23 @@ pub(super) struct GuestState {
 }
 
 impl GuestState {
-    /// No folder, no environment variable, no socket: `WasiCtx` grants nothing by itself.
+    /// No folder, no environment variable, no socket: `WasiCtx` grants nothing by itself. A
+    /// program has its arguments and its input.
     pub(super) fn new(
         config: Arc<WasiConfigVariables>,
         session: Arc<Session>,
         port: Arc<dyn Port>,
         output: Output,
         limits: Limits,
+        program: Option<&Program<'_>>,
     ) -> Self {
-        let wasi = WasiCtx::builder().stdout(output.stdout()).stderr(output.stderr()).build();
+        let mut builder = WasiCtx::builder();
+        builder.stdout(output.stdout()).stderr(output.stderr());
+        if let Some(program) = program {
+            program.set_up(&mut builder, &output);
+        }
         Self {
-            wasi,
+            wasi: builder.build(),
             table: ResourceTable::new(),
             config,
             session,
