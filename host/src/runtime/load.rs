@@ -4,6 +4,8 @@ mod adapt;
 mod form;
 mod imports;
 mod measure;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
