@@ -16,6 +16,7 @@ mod plugins;
 mod policies;
 mod queues;
 mod references;
+mod registries;
 mod same_file;
 mod schedule;
 mod table;
@@ -40,6 +41,7 @@ use self::table::{Entry, Table};
 use self::values::ArgPlaces;
 use crate::args::ArgsError;
 use crate::capability::Capabilities;
+use crate::component::{ComponentRef, Digest, RegistryAccess};
 use crate::database_url::DatabaseUrl;
 use crate::job::{History, Job, Name};
 use crate::limits::Limits;
@@ -71,6 +73,8 @@ pub struct Config {
     pub databases: BTreeMap<Name, DatabaseConfig>,
     /// The plugins.
     pub plugins: BTreeMap<Name, PluginConfig>,
+    /// How registries are asked for components, by host and port.
+    pub registries: BTreeMap<String, RegistryAccess>,
     /// The queues that the file names. [`Queue::DEFAULT`] is there even where it is not among them.
     pub queues: BTreeMap<Name, Queue>,
     /// The jobs.
@@ -132,6 +136,7 @@ impl Config {
         let store_table = root.table("store");
         let databases = root.named("databases");
         let plugins = root.named("plugins");
+        let registries = registries::registries(&root);
         let calendars = root.named("calendars");
         let queues = root.named("queues");
         let jobs = root.named("jobs");
@@ -155,7 +160,7 @@ impl Config {
             history: store.history,
         };
         let jobs = jobs::jobs(jobs, &defined, &mut places);
-        Self { path: path.to_owned(), host, store, databases, plugins, queues, jobs, places }
+        Self { path: path.to_owned(), host, store, databases, plugins, registries, queues, jobs, places }
     }
 
     /// Where compiled components are kept.
@@ -380,8 +385,10 @@ impl fmt::Debug for GrantConfig {
 /// `[plugins.NAME]`.
 #[derive(PartialEq)]
 pub struct PluginConfig {
-    /// The component's file, its path resolved.
-    pub component: PathBuf,
+    /// Where the component is.
+    pub component: ComponentRef,
+    /// No other component than this one is loaded.
+    pub digest: Option<Digest>,
     /// What `wasi:config` serves: dotted keys, values as text.
     pub config: BTreeMap<String, String>,
     /// Jobs it may enqueue.
@@ -401,6 +408,7 @@ impl fmt::Debug for PluginConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PluginConfig")
             .field("component", &self.component)
+            .field("digest", &self.digest)
             .field("config", &self.config.keys())
             .field("jobs", &self.jobs)
             .field("limits", &self.limits)

@@ -2,7 +2,7 @@
 //! session with them.
 //!
 //! Read in this order: [`job`], [`schedule`] (with [`calendar`] and [`catch_up`]), [`policy`], [`retry`] and
-//! [`execution`] are the rules, pure and without I/O; [`capability`] is what plugins may be granted; [`store`] keeps the host's own records; [`plugin`] finds components and
+//! [`execution`] are the rules, pure and without I/O; [`capability`] is what plugins may be granted; [`store`] keeps the host's own records; [`plugin`] finds components ([`component`]) and
 //! [`runtime`] calls them; [`interfaces`] is what a component may ask of the host; [`engine`]
 //! moves executions through their phases; [`http`] answers whoever watches over the host; [`config`] reads the operator's file; [`daemon`]
 //! wires it all, and [`cli`] is what a person types.
@@ -15,6 +15,7 @@ pub mod catch_up;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod daemon;
 pub mod database_url;

@@ -1,28 +1,47 @@
-//! Plugins as the operator and the store know them: files, digests, and what they say of
-//! themselves. How they are compiled and called is `crate::runtime`'s business.
+//! Plugins as the operator and the store know them: files, registries, digests, and what they
+//! say of themselves. How they are compiled and called is `crate::runtime`'s business.
 
 pub mod kept;
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-/// A component's file, read once, so that what is compiled is what the digest is of.
+pub use crate::component::{ComponentRef, Digest};
+use crate::component::{OciRef, RegistryAccess};
+
+mod cache;
+mod docker;
+mod file;
+mod oci;
+
+use cache::Cache;
+
+/// Bytes of a component that this host takes in. The largest in use, Python's with its
+/// libraries, have some tens of millions.
+pub const MOST_BYTES: u64 = 128 << 20;
+
+/// A component, read once, so that what is compiled is what the digest is of.
 pub struct Source {
-    /// Where it was read from.
-    pub path: PathBuf,
+    /// Where it came from, as the configuration has it.
+    pub origin: String,
     /// Of the bytes.
     pub digest: Digest,
-    /// The file.
-    pub bytes: Vec<u8>,
+    /// The digest of the manifest that named it, where it came from a registry by now.
+    pub manifest: Option<Digest>,
+    /// The component.
+    pub bytes: Bytes,
 }
 
-/// The SHA-256 of a component, written `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Digest(String);
+/// From where components are taken: files, registries, and what has been fetched from them
+/// before.
+pub struct Sources {
+    cache: Option<Cache>,
+    registries: BTreeMap<String, RegistryAccess>,
+}
 
 /// What a plugin says of one of its handlers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +54,7 @@ pub struct Handler {
     pub args_schema: Option<Value>,
 }
 
-/// Why a component's file could not be read.
+/// Why there is no component.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// There is no such file.
@@ -49,48 +68,143 @@ pub enum SourceError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A folder, a pipe, a device.
+    #[error("{} is not a file: `component` names the file that the build has left", .0.display())]
+    NotAFile(PathBuf),
+    /// More than this host takes in.
+    #[error(
+        "{origin} has {bytes} bytes, and at most {MOST_BYTES} (128 MiB) are loaded; build it for release, and \
+         without debugging information"
+    )]
+    TooLarge {
+        /// Where it is.
+        origin: String,
+        /// How many it has.
+        bytes: u64,
+    },
+    /// It is not the one that the configuration asks for.
+    #[error(
+        "{origin} is another component than the one that `digest` allows: it is {found}, and `digest` is \
+         {wanted}; if the new one is meant, write its digest"
+    )]
+    WrongDigest {
+        /// Where it is.
+        origin: String,
+        /// What the configuration has.
+        wanted: Digest,
+        /// What was found.
+        found: Digest,
+    },
+    /// The registry did not answer as it should, and may another time.
+    #[error("{reference} could not be fetched: {problem}")]
+    Unreachable {
+        /// The artifact.
+        reference: String,
+        /// What went wrong, and what to do.
+        problem: String,
+    },
+    /// The registry has no such component, or does not give it.
+    #[error("{reference} {problem}")]
+    Refused {
+        /// The artifact.
+        reference: String,
+        /// The end of a sentence.
+        problem: String,
+    },
 }
 
 impl Source {
     /// Reads a component's file.
     ///
     /// # Errors
-    /// Where it is not there or cannot be read.
+    /// Where it is not there, cannot be read or is too large.
     pub fn read(path: &Path) -> Result<Self, SourceError> {
-        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => SourceError::Missing(path.to_owned()),
-            _ => SourceError::Unreadable { path: path.to_owned(), error },
-        })?;
-        Ok(Self { path: path.to_owned(), digest: Digest::of(&bytes), bytes })
+        let bytes = file::read(path)?;
+        Ok(Self { origin: path.display().to_string(), digest: Digest::of(&bytes), manifest: None, bytes })
+    }
+
+    fn pinned(self, pin: Option<&Digest>) -> Result<Self, SourceError> {
+        match pin {
+            Some(pin) if *pin != self.digest => {
+                Err(SourceError::WrongDigest { origin: self.origin, wanted: pin.clone(), found: self.digest })
+            }
+            _ => Ok(self),
+        }
     }
 }
 
-impl Digest {
-    /// The digest of a component's bytes.
+impl Sources {
+    /// What is fetched from registries is kept in `data_dir`.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
-        let hex = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Self(format!("sha256:{hex}"))
+    pub fn new(data_dir: &Path, registries: &BTreeMap<String, RegistryAccess>) -> Self {
+        Self { cache: Some(Cache::new(data_dir.join("components"))), registries: registries.clone() }
     }
 
-    /// A digest that was written down. `None` where it is no digest.
+    /// Keeps nothing.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("sha256:")?;
-        let is_hex = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        is_hex.then(|| Self(text.to_owned()))
+    pub fn without_cache(registries: &BTreeMap<String, RegistryAccess>) -> Self {
+        Self { cache: None, registries: registries.clone() }
     }
 
-    /// As text, with its prefix.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Reads or fetches a component. One with another digest than `pin` is refused; one that
+    /// was fetched before and is pinned, by `pin` or by the reference itself, is taken from
+    /// where it is kept, and no registry is asked.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub async fn fetch(&self, component: &ComponentRef, pin: Option<&Digest>) -> Result<Source, SourceError> {
+        match component {
+            ComponentRef::File(path) => {
+                let owned = path.clone();
+                let read = tokio::task::spawn_blocking(move || Source::read(&owned)).await;
+                let failed = |error: tokio::task::JoinError| SourceError::Unreadable {
+                    path: path.clone(),
+                    error: std::io::Error::other(error),
+                };
+                read.map_err(failed)??.pinned(pin)
+            }
+            ComponentRef::Oci(reference) => self.fetch_artifact(reference, pin).await,
+        }
     }
-}
 
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+    async fn fetch_artifact(&self, reference: &OciRef, pin: Option<&Digest>) -> Result<Source, SourceError> {
+        let origin = reference.to_string();
+        let kept = |digest: &Digest| self.cache.as_ref()?.component(digest);
+        let source =
+            |digest: Digest, manifest, bytes| Source { origin: origin.clone(), digest, manifest, bytes };
+        if let Some(pin) = pin
+            && let Some(bytes) = kept(pin)
+        {
+            tracing::info!(%reference, digest = %pin, "pinned and fetched before: the registry was not asked");
+            return Ok(source(pin.clone(), reference.manifest.clone(), bytes));
+        }
+        let known = reference.manifest.as_ref().and_then(|digest| {
+            let manifest = self.cache.as_ref()?.manifest(digest)?;
+            oci::Artifact::read(reference, digest.clone(), &manifest).ok()
+        });
+        let client = oci::Client::new(reference, self.registries.get(&reference.registry))?;
+        let artifact = match known {
+            Some(artifact) => artifact,
+            None => {
+                let (artifact, manifest) = client.artifact(reference).await?;
+                if let Some(cache) = &self.cache {
+                    cache.keep_manifest(&artifact.manifest, &manifest);
+                }
+                artifact
+            }
+        };
+        // Before it is downloaded.
+        if let Some(pin) = pin.filter(|pin| **pin != artifact.component) {
+            return Err(SourceError::WrongDigest { origin, wanted: pin.clone(), found: artifact.component });
+        }
+        if let Some(bytes) = kept(&artifact.component) {
+            return Ok(source(artifact.component, Some(artifact.manifest), bytes));
+        }
+        let bytes = client.component(reference, &artifact).await?;
+        if let Some(cache) = &self.cache {
+            cache.keep_component(&artifact.component, &bytes);
+        }
+        Ok(source(artifact.component, Some(artifact.manifest), bytes))
     }
 }
 
@@ -127,15 +241,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_names_its_algorithm() {
-        // The SHA-256 of the empty message, FIPS 180-4.
-        assert_eq!(
-            Digest::of(b"").as_str(),
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-    }
-
-    #[test]
     fn a_handler_that_is_not_there_is_named_with_those_that_are() {
         let handlers = ["cleanup", "prune"].map(|name| Handler {
             name: name.to_owned(),
@@ -153,5 +258,19 @@ mod tests {
     fn a_file_that_is_not_there_says_what_to_do() {
         let error = Source::read(Path::new("/nowhere/p.wasm")).err().unwrap();
         assert!(error.to_string().contains("/nowhere/p.wasm"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_component_that_is_not_the_pinned_one_is_refused_with_both_digests() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.wasm");
+        std::fs::write(&path, b"one").unwrap();
+        let sources = Sources::new(folder.path(), &BTreeMap::new());
+        let component = ComponentRef::File(path.clone());
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        assert_eq!(sources.fetch(&component, Some(&one)).await.unwrap().digest, one);
+        std::fs::write(&path, b"two").unwrap();
+        let error = sources.fetch(&component, Some(&one)).await.err().unwrap().to_string();
+        assert!(error.contains(one.as_str()) && error.contains(two.as_str()), "{error}");
     }
 }

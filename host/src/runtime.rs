@@ -17,8 +17,10 @@ use wasmtime::component::Linker;
 
 mod cache;
 mod call;
+mod command;
 mod compile;
 mod ending;
+mod inspect;
 mod limits;
 mod load;
 mod meter;
@@ -33,7 +35,8 @@ pub use call::{Call, Called, Stop};
 pub use compile::{
     COMMAND as COMPILE_COMMAND, CompileBounds, CompileError, CompileIn, Compiled, Compiler, compile_component,
 };
-pub use load::{LoadError, LoadedComponent};
+pub use inspect::{Given, Import, Inspection, Offered};
+pub use load::{Form, LoadError, LoadedComponent};
 pub use pool::warnings as capacity_warnings;
 use state::GuestState;
 use threads::Threads;
@@ -60,7 +63,6 @@ pub struct Runtime {
 struct Linked {
     engine: Engine,
     linker: Linker<GuestState>,
-}
 }
 
 impl Runtime {

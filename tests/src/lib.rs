@@ -11,6 +11,7 @@ pub mod login;
 pub mod pgbouncer;
 pub mod plugins;
 pub mod raw;
+pub mod registry;
 pub mod relay;
 pub mod release;
 pub mod server;

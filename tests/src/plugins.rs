@@ -57,7 +57,8 @@ impl Plugins {
     #[must_use]
     pub fn plugin(&self, plugin: &str, grant: GrantConfig) -> Plugin {
         let config = PluginConfig {
-            component: PathBuf::new(),
+            component: PathBuf::new().into(),
+            digest: None,
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
             limits: Limits { memory: MEMORY, timeout: TIME, ..Limits::default() },

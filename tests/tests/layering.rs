@@ -10,6 +10,7 @@ const PURE: &[&str] = &[
     "calendar",
     "capability",
     "catch_up",
+    "component",
     "database_url",
     "execution",
     "job",
@@ -60,6 +61,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("cli/plugin.rs", "runtime"),
     ("cli/plugin/compile.rs", "plugin"),
     ("cli/plugin/compile.rs", "runtime"),
+    ("cli/plugin/inspect.rs", "plugin"),
+    ("cli/plugin/inspect.rs", "runtime"),
 ];
 
 #[test]

@@ -58,7 +58,8 @@ impl Scene {
             DatabaseConfig { url: app.url().clone(), max_connections: 4, acquire_timeout, max_size: None };
         let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
         let plugin = PluginConfig {
-            component: PathBuf::new(),
+            component: PathBuf::new().into(),
+            digest: None,
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
             limits: Limits { memory: MEMORY, timeout: LONG, ..Limits::default() },

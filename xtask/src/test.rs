@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Built};
 use crate::django;
-use crate::pgbouncer;
 use crate::postgres::{self, Server, Settings};
 use crate::process;
+use crate::server_program::{PGBOUNCER, REGISTRY};
 use crate::steps::Steps;
 use crate::summary::Counts;
 use crate::toolchain;
@@ -43,7 +43,9 @@ pub fn run(steps: &mut Steps, args: &[&str]) -> Result<Counts> {
         None => Some(steps.run("PostgreSQL, installed where it is missing", postgres::find_or_install)?),
         Some(_) => None,
     };
-    steps.run("pgbouncer, installed where it is missing", pgbouncer::find_or_install)?;
+    for program in [PGBOUNCER, REGISTRY] {
+        steps.run(program.title, || program.find_or_install())?;
+    }
     let python = if selection.sessions {
         None
     } else {

@@ -1,6 +1,7 @@
 //! `innkeeper plugin …`
 
 mod compile;
+mod inspect;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -24,6 +25,8 @@ pub(super) enum PluginCommand {
     Reload(reload::Reload),
     /// Have every host run the component that a plugin was before.
     Rollback(rollback::RollBack),
+    /// Show what a component needs and offers, without a host and without a configuration.
+    Inspect(inspect::Inspect),
 }
 
 pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Report, CliError> {
@@ -32,6 +35,7 @@ pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Repor
         PluginCommand::Compile(command) => compile::run(global, &command).await,
         PluginCommand::Reload(command) => reload::run(global, command).await,
         PluginCommand::Rollback(command) => rollback::run(global, command).await,
+        PluginCommand::Inspect(command) => inspect::run(global, &command).await,
     }
 }
 

@@ -237,12 +237,21 @@ impl<'a> Table<'a> {
 
     /// The tables that have a name each: `[key.NAME]`.
     pub(super) fn named(&self, key: &'static str) -> Vec<(Name, Table<'a>)> {
+        self.named_by(key, |name| Name::new(name).map_err(|error| error.to_string()))
+    }
+
+    /// [`Self::named`], where the names are of another kind.
+    pub(super) fn named_by<T>(
+        &self,
+        key: &'static str,
+        name: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<(T, Table<'a>)> {
         let Some(table) = self.table(key) else { return Vec::new() };
         let read = |(key, value)| {
             let entry = Entry::new(self.doc, &table.path, key, value);
-            let name = Name::new(entry.key);
+            let name = name(entry.key);
             if let Err(error) = &name {
-                self.doc.error(entry.key_at, error.to_string());
+                self.doc.error(entry.key_at, error.clone());
             }
             let wanted = format!("a table: write [{}.NAME] above its keys", table.path);
             entry.table(&wanted).and_then(|table| Some((name.ok()?, table)))
@@ -259,7 +268,12 @@ impl<'a> Entry<'a> {
         value: &'a Spanned<DeValue<'a>>,
     ) -> Self {
         let dot = if parent.is_empty() { "" } else { "." };
-        let path = format!("{parent}{dot}{}", key.get_ref());
+        let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let name: &str = key.get_ref();
+        let path = match name.chars().all(bare) {
+            true => format!("{parent}{dot}{name}"),
+            false => format!("{parent}{dot}\"{name}\""),
+        };
         Self { doc, path, key: key.get_ref(), key_at: key.span().start, value }
     }
 

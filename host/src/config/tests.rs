@@ -94,7 +94,9 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
     assert_eq!(database.url, DatabaseUrl::Sqlite("innkeeper-data/app.db".into()));
     assert_eq!((database.max_connections, database.acquire_timeout), (16, Duration::from_secs(5)));
     let plugin = &config.plugins[&name("maintenance")];
-    assert_eq!(plugin.component, Path::new("plugins/maintenance.wasm"));
+    assert_eq!(plugin.component, ComponentRef::File("plugins/maintenance.wasm".into()));
+    assert_eq!(plugin.digest, None);
+    assert!(config.registries.is_empty());
     assert!(plugin.config.is_empty() && plugin.jobs.is_empty());
     assert_eq!(plugin.limits, Limits::default());
     assert_eq!(plugin.default_database, Some(name("app")), "the only one is the default");
@@ -122,6 +124,8 @@ fn what_is_left_out_of_a_database_a_plugin_and_a_job_has_its_default() {
     assert_eq!(*job, expected);
 }
 
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// Every key, with a value that is not its default.
 const FULL: &str = r#"
 [host]
@@ -145,7 +149,8 @@ max_size = "2 GiB"
 [databases.other]
 url = "postgres://db.example/other"
 [plugins.p]
-component = "/opt/p.wasm"
+component = "oci://registry.example:5000/team/p:1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+digest = "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"
 jobs = ["j"]
 [plugins.p.limits]
 memory = 1_048_576
@@ -206,6 +211,11 @@ limit = 100
 limit_per_host = 10
 [queues.default]
 weight = 2
+[registries."registry.example:5000"]
+username = "me"
+password = "${SET}"
+insecure = true
+[registries."127.0.0.1"]
 [calendars.business]
 exclude = ["2026-12-25", 2026-12-26]
 exclude_weekdays = ["SAT", "Sunday"]
@@ -234,10 +244,21 @@ fn every_key_of_the_host_and_its_databases_reaches_its_place() {
 }
 
 #[test]
+fn every_key_of_a_registry_reaches_its_place_and_no_login_is_shown() {
+    let config = valid(FULL);
+    let access = &config.registries["registry.example:5000"];
+    assert_eq!(access.login, Some(("me".to_owned(), "value".to_owned())));
+    assert_eq!(access.insecure, Some(true));
+    assert_eq!(config.registries["127.0.0.1"], crate::component::RegistryAccess::default());
+    assert!(!format!("{config:?}").contains("\"value\""));
+}
+
+#[test]
 fn every_key_of_a_plugin_and_its_jobs_reaches_its_place() {
     let config = valid(FULL);
     let plugin = &config.plugins[&name("p")];
-    assert_eq!(plugin.component, Path::new("/opt/p.wasm"));
+    assert_eq!(plugin.component.to_string(), format!("oci://registry.example:5000/team/p:1@{DIGEST}"));
+    assert_eq!(plugin.digest.as_ref().map(crate::component::Digest::as_str), Some(DIGEST));
     assert_eq!(plugin.jobs, BTreeSet::from([name("j")]));
     let timeout = Duration::from_secs(5400);
     let limits = Limits {
@@ -284,7 +305,7 @@ fn relative_paths_start_at_the_folder_of_the_file() {
     assert_eq!(config.host.data_dir, Path::new("/etc/inn/innkeeper-data"));
     assert_eq!(
         config.plugins[&name("maintenance")].component,
-        Path::new("/etc/inn/plugins/maintenance.wasm")
+        ComponentRef::File("/etc/inn/plugins/maintenance.wasm".into())
     );
     let database = &config.databases[&name("app")];
     assert_eq!(database.url, DatabaseUrl::Sqlite("/etc/inn/innkeeper-data/app.db".into()));

@@ -16,7 +16,10 @@ pub(super) fn jobs_and_queues(config: &Config) -> (Vec<Job>, Vec<Queue>) {
 pub(super) async fn replacements(store: &Store) -> Result<Replacements, StoreError> {
     let rollbacks = store.rollbacks().await?;
     let replacement = |rollback: crate::store::Rollback| {
-        Some((rollback.plugin, (Digest::parse(&rollback.replaces)?, Digest::parse(&rollback.component)?)))
+        Some((
+            rollback.plugin,
+            (Digest::parse(&rollback.replaces).ok()?, Digest::parse(&rollback.component).ok()?),
+        ))
     };
     Ok(rollbacks.into_iter().filter_map(replacement).collect())
 }

@@ -217,7 +217,7 @@ impl Reloader {
             plugins.plugins().any(|plugin| plugin.digest == *digest || plugin.configured == *digest)
         };
         for digest in
-            superseded.iter().filter_map(|digest| Digest::parse(digest)).filter(|digest| !runs(digest))
+            superseded.iter().filter_map(|digest| Digest::parse(digest).ok()).filter(|digest| !runs(digest))
         {
             match self.kept.remove(&digest) {
                 Ok(true) => tracing::debug!(%digest, "an old component was removed"),

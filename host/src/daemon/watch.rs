@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::component::ComponentRef;
 use crate::config::Config;
 use crate::store::ReloadWish;
 
@@ -77,7 +78,11 @@ impl Watch {
 }
 
 fn files_of(config: &Config) -> impl Iterator<Item = PathBuf> + use<> {
-    let components = config.plugins.values().map(|plugin| plugin.component.clone());
+    let components = config.plugins.values().filter_map(|plugin| match &plugin.component {
+        ComponentRef::File(path) => Some(path.clone()),
+        // A registry tells nobody that a tag has moved.
+        ComponentRef::Oci(_) => None,
+    });
     components.chain([config.path.clone()]).collect::<Vec<_>>().into_iter()
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use wasmtime_wasi_config::WasiConfigVariables;
 
@@ -14,7 +15,7 @@ use crate::interfaces::granted::Granted;
 use crate::job::Name;
 use crate::limits::Limits;
 use crate::plugin::kept::Kept;
-use crate::plugin::{self, Digest, Handler, Source};
+use crate::plugin::{self, Digest, Handler, Sources};
 use crate::runtime::{LoadedComponent, Runtime};
 
 /// Plugins that are loaded at a time: enough to read and check files on every core.
@@ -112,12 +113,12 @@ impl Registry {
     pub async fn load_as(loading: &Loading<'_>) -> (Self, Vec<PluginProblem>) {
         let mut registry = Self::default();
         let mut problems = Vec::new();
-        let loaded = loading
-            .config
-            .plugins
-            .iter()
-            .map(async |(name, plugin)| (name, load_plugin(name, plugin, loading).await));
-        let mut loaded = futures_util::stream::iter(loaded).buffered(LOADED_AT_ONCE);
+        let sources = Sources::new(&loading.config.host.data_dir, &loading.config.registries);
+        let mut loads = Vec::new();
+        for (name, plugin) in &loading.config.plugins {
+            loads.push(begin_to_load(name, plugin, loading, &sources));
+        }
+        let mut loaded = futures_util::stream::iter(loads).buffered(LOADED_AT_ONCE);
         while let Some((name, loaded)) = loaded.next().await {
             match loaded {
                 Ok(plugin) => {
@@ -177,10 +178,21 @@ impl LoadedHandler<'_> {
     }
 }
 
+/// A type of its own, as a list of what is loaded at the same time needs it.
+fn begin_to_load<'a>(
+    name: &'a Name,
+    config: &'a PluginConfig,
+    loading: &'a Loading<'a>,
+    sources: &'a Sources,
+) -> BoxFuture<'a, (&'a Name, Result<Arc<Plugin>, String>)> {
+    Box::pin(async move { (name, load_plugin(name, config, loading, sources).await) })
+}
+
 async fn load_plugin(
     name: &Name,
     config: &PluginConfig,
     loading: &Loading<'_>,
+    sources: &Sources,
 ) -> Result<Arc<Plugin>, String> {
     let running = loading.before.and_then(|before| before.plugins.get(name));
     if let (Some(running), Some(only)) = (running, loading.before.and_then(|before| before.only))
@@ -188,7 +200,8 @@ async fn load_plugin(
     {
         return Ok(running.clone());
     }
-    let configured = read(config).await?;
+    let configured = sources.fetch(&config.component, config.digest.as_ref()).await;
+    let configured = configured.map_err(|error| error.to_string())?;
     let digest = configured.digest.clone();
     let source = match loading.replacements.get(name) {
         Some((replaced, instead)) if *replaced == digest && *instead != digest => {
@@ -205,7 +218,7 @@ async fn load_plugin(
         return Ok(running.clone());
     }
     let component = loading.runtime.load(&source, config.limits).await;
-    let component = component.map_err(|error| format!("{}: {error}", source.path.display()))?;
+    let component = component.map_err(|error| format!("{}: {error}", source.origin))?;
     if let Some(Err(error)) = loading.kept.map(|kept| kept.keep(&source)) {
         tracing::warn!(plugin = %name, digest = %source.digest, %error, "the component cannot be kept to go back to");
     }
@@ -224,13 +237,6 @@ async fn load_plugin(
         jobs: config.jobs.clone(),
         limits: config.limits,
     }))
-}
-
-/// What the configuration names.
-async fn read(config: &PluginConfig) -> Result<Source, String> {
-    let path = config.component.clone();
-    let source = tokio::task::spawn_blocking(move || Source::read(&path)).await;
-    source.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn missing(name: &Name, why: &str, component: &Digest) -> String {

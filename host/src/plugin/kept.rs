@@ -58,7 +58,7 @@ impl Kept {
             super::SourceError::Missing(_) => {
                 format!("this host has not kept component {digest}: there is no file {}", path.display())
             }
-            error @ super::SourceError::Unreadable { .. } => error.to_string(),
+            error => error.to_string(),
         })?;
         if source.digest == *digest {
             Ok(source)
@@ -85,7 +85,12 @@ mod tests {
     use super::*;
 
     fn source(bytes: &[u8]) -> Source {
-        Source { path: PathBuf::new(), digest: Digest::of(bytes), bytes: bytes.to_vec() }
+        Source {
+            origin: String::new(),
+            digest: Digest::of(bytes),
+            manifest: None,
+            bytes: bytes.to_vec().into(),
+        }
     }
 
     #[test]
@@ -96,7 +101,7 @@ mod tests {
         assert!(kept.read(&one.digest).err().unwrap().contains(one.digest.as_str()));
         kept.keep(&one).unwrap();
         kept.keep(&one).unwrap();
-        assert_eq!(kept.read(&one.digest).unwrap().bytes, b"one");
+        assert_eq!(kept.read(&one.digest).unwrap().bytes.as_ref(), b"one");
         assert_eq!(std::fs::read_dir(data_dir.path().join("components")).unwrap().count(), 1, "no drafts");
         assert!(kept.remove(&one.digest).unwrap());
         assert!(!kept.remove(&one.digest).unwrap());
@@ -112,6 +117,6 @@ mod tests {
         assert!(kept.read(&one.digest).err().unwrap().contains("damaged"));
         std::fs::write(kept.path(&one.digest), b"on").unwrap();
         kept.keep(&one).unwrap();
-        assert_eq!(kept.read(&one.digest).unwrap().bytes, b"one", "half of it is written anew");
+        assert_eq!(kept.read(&one.digest).unwrap().bytes.as_ref(), b"one", "half of it is written anew");
     }
 }

@@ -12,8 +12,9 @@ use wasmtime::Store;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::Runtime;
+use super::command::Program;
 use super::ending::{self, Ending, Place};
-use super::load::LoadedComponent;
+use super::load::{LoadedComponent, Start};
 use super::meter::Meter;
 use super::state::{self, GuestState};
 use super::trap::Circumstances;
@@ -71,6 +72,7 @@ impl Runtime {
     pub async fn call(&self, component: &LoadedComponent, call: Call<'_>) -> Called {
         let begun = Instant::now();
         let output = Output::new(call.port.clone(), call.limits);
+        let start = component.start(call.attempt);
         let state = GuestState::new(
             call.config.clone(),
             call.capabilities.clone(),
@@ -78,12 +80,14 @@ impl Runtime {
             call.port.clone(),
             output.clone(),
             call.limits,
+            start.program(),
         );
-        let mut store = state::store(component.pre.engine(), state, component.fuel(call.limits));
+        let mut store = state::store(component.engine(), state, component.fuel(call.limits));
         let mut meter = Meter::default();
         let ended = Notify::new();
         let mut recording = pin!(output.keep_recording(&ended));
-        let ending = self.run_guest(component, &mut store, &call, &mut meter, recording.as_mut()).await;
+        let ending =
+            self.run_guest(component, &start, &mut store, &call, &mut meter, recording.as_mut()).await;
         let left = call.session.end().await;
         let mut usage = Usage { wall_us: micros(begun.elapsed()), ..Usage::default() };
         (usage.cpu_us, usage.memory_peak_bytes) = (micros(meter.used()), store.data().memory.peak());
@@ -99,6 +103,9 @@ impl Runtime {
         output.finish().await;
         output.count(&mut usage);
         call.session.count(&mut usage);
+        if let Some(remark) = start.program().and_then(Program::remark) {
+            call.port.log(vec![remark]).await;
+        }
         let notes = notes(&ending, left);
         if !notes.is_empty() {
             for line in &notes {
@@ -116,41 +123,57 @@ impl Runtime {
     }
 
     async fn run_guest(
-            &self,
-            component: &LoadedComponent,
-            store: &mut Store<GuestState>,
-            call: &Call<'_>,
-        ) -> Ending {
-            let attempt = call.attempt;
-            let deadline = Instant::now() + attempt.job.timeout;
-            let args = attempt.args.to_string();
-            let execution = to_wit(attempt);
-            let guest = async {
-                let instance = match component.pre.instantiate_async(&mut *store).await {
-                    Ok(instance) => instance,
-                    Err(error) => return Ending::NotInstantiated(error),
-                };
-                let handlers = instance.innkeeper_plugin_handlers();
-                match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
-                    Ok(returned) => Ending::Returned(returned),
-                    Err(error) => Ending::Trapped(error),
-                }
+        &self,
+        component: &LoadedComponent,
+        start: &Start<'_>,
+        store: &mut Store<GuestState>,
+        call: &Call<'_>,
+        meter: &mut Meter,
+        recording: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ending {
+        let attempt = call.attempt;
+        let deadline = Instant::now() + attempt.job.timeout;
+        let args = attempt.args.to_string();
+        let execution = to_wit(attempt);
+        let activity = call.session.activity();
+        let mut guest = pin!(async {
+            let pre = match start {
+                Start::Handler(pre) => pre,
+                Start::Program(program) => return program.run(store).await,
             };
-            if call.stop.is_cancelled() {
-                return Ending::Stopped;
+            let instance = match pre.instantiate_async(&mut *store).await {
+                Ok(instance) => instance,
+                Err(error) => return Ending::NotInstantiated(error),
+            };
+            let handlers = instance.innkeeper_plugin_handlers();
+            match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
+                Ok(returned) => Ending::Returned(returned),
+                Err(error) => Ending::Trapped(error),
             }
-            let guest = self.turns.run(&component.allowance, guest);
-            tokio::select! {
-                // The guest first: what has returned counts as returned.
-                biased;
-                ending = guest => ending,
-                () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
-                () = call.stop.cancelled() => Ending::Stopped,
-            }
+        });
+        let measured = poll_fn(|context| {
+            // An epoch that ends in the guest's own code says so.
+            activity.set_computing(false);
+            meter.turn(|| guest.as_mut().poll(context))
+        });
+        if call.stop.is_cancelled() {
+            return Ending::Stopped(Place { seen: activity.look(), cpu: Duration::ZERO });
         }
+        let in_turn = self.turns.run(&component.allowance, measured);
+        let stopped: fn(Place) -> Ending = tokio::select! {
+            // The guest first: what has returned counts as returned.
+            biased;
+            ending = in_turn => return ending,
+            () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
+            () = call.stop.cancelled() => Ending::Stopped,
+            () = recording => unreachable!("it goes on until it is told that the call has ended"),
+        };
+        // The guest is still there, and so is what it notes of itself.
+        stopped(Place { seen: activity.look(), cpu: meter.used() })
     }
+}
 
-    fn micros(time: Duration) -> u64 {
+fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -186,51 +209,6 @@ fn notes(ending: &Ending, ended: Ended) -> Vec<LogLine> {
 
 fn transactions(count: usize) -> String {
     if count == 1 { "1 transaction".to_owned() } else { format!("{count} transactions") }
-}
-
-async fn run_guest(
-    &self,
-    component: &LoadedComponent,
-    store: &mut Store<GuestState>,
-    call: &Call<'_>,
-    meter: &mut Meter,
-    recording: Pin<&mut impl Future<Output = ()>>,
-) -> Ending {
-    let attempt = call.attempt;
-    let deadline = Instant::now() + attempt.job.timeout;
-    let args = attempt.args.to_string();
-    let execution = to_wit(attempt);
-    let activity = call.session.activity();
-    let mut guest = pin!(async {
-        let instance = match component.pre.instantiate_async(&mut *store).await {
-            Ok(instance) => instance,
-            Err(error) => return Ending::NotInstantiated(error),
-        };
-        let handlers = instance.innkeeper_plugin_handlers();
-        match handlers.call_run(&mut *store, &attempt.job.handler, &args, &execution).await {
-            Ok(returned) => Ending::Returned(returned),
-            Err(error) => Ending::Trapped(error),
-        }
-    });
-    let measured = poll_fn(|context| {
-        // An epoch that ends in the guest's own code says so.
-        activity.set_computing(false);
-        meter.turn(|| guest.as_mut().poll(context))
-    });
-    if call.stop.is_cancelled() {
-        return Ending::Stopped(Place { seen: activity.look(), cpu: Duration::ZERO });
-    }
-    let in_turn = self.turns.run(&component.allowance, measured);
-    let stopped: fn(Place) -> Ending = tokio::select! {
-        // The guest first: what has returned counts as returned.
-        biased;
-        ending = in_turn => return ending,
-        () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
-        () = call.stop.cancelled() => Ending::Stopped,
-        () = recording => unreachable!("it goes on until it is told that the call has ended"),
-    };
-    // The guest is still there, and so is what it notes of itself.
-    stopped(Place { seen: activity.look(), cpu: meter.used() })
 }
 
 fn to_wit(attempt: &Attempt) -> types::Execution {

@@ -1,16 +1,27 @@
 //! From a component's bytes to something that can be called.
 
+mod adapt;
+mod form;
+mod imports;
+mod measure;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use super::{Linked, Runtime};
+use super::command::{self, Program};
 use super::compile::{CompileError, Compiled};
 use super::state::{self, GuestState};
 use super::turns::Allowance;
+use super::{Linked, Runtime};
+use crate::execution::Attempt;
 use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
 use crate::interfaces::db::Session;
@@ -18,30 +29,83 @@ use crate::interfaces::granted::Granted;
 use crate::interfaces::output::Output;
 use crate::interfaces::{ClosedPort, Port};
 use crate::limits::Limits;
-use crate::plugin::{Handler, Source};
+use crate::plugin::{Digest, Handler, Source};
+
+pub use form::Form;
+pub use imports::Lacks;
+pub(super) use measure::{Measured, measure};
 
 /// The export that makes a component a plugin.
-const HANDLERS: &str = "innkeeper:plugin/handlers@0.1.0";
+pub(super) const HANDLERS: &str = "innkeeper:plugin/handlers@0.1.0";
+
+/// The export that makes a component a program, of whatever WASI 0.2.
+pub(super) const PROGRAM: &str = "wasi:cli/run@0.2.";
 
 /// How long a component may take to describe itself.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A component that was compiled, linked and described.
 pub struct LoadedComponent {
-    pub(super) pre: PluginPre<GuestState>,
+    entry: Entry,
     /// Of the processor; all executions of the component share it.
     pub(super) allowance: Allowance,
+    /// It was compiled to count fuel.
+    counts_fuel: bool,
     /// What it says that it can do.
     pub handlers: Vec<Handler>,
-    /// It was compiled to count fuel.
-    pub(super) counts_fuel: bool,
+}
+
+/// How it is called.
+enum Entry {
+    Handlers(PluginPre<GuestState>),
+    Program(CommandPre<GuestState>),
+}
+
+/// A call that is about to be made.
+pub(super) enum Start<'a> {
+    Handler(&'a PluginPre<GuestState>),
+    Program(Program<'a>),
 }
 
 impl LoadedComponent {
+    pub(super) fn start(&self, attempt: &Attempt) -> Start<'_> {
+        match &self.entry {
+            Entry::Handlers(pre) => Start::Handler(pre),
+            Entry::Program(pre) => Start::Program(Program::new(pre, attempt)),
+        }
+    }
+
     /// The fuel of one call, where it is counted.
     pub(super) fn fuel(&self, limits: Limits) -> Option<u64> {
         self.counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX))
     }
+
+    pub(super) fn engine(&self) -> &Engine {
+        match &self.entry {
+            Entry::Handlers(pre) => pre.engine(),
+            Entry::Program(pre) => pre.engine(),
+        }
+    }
+}
+
+impl Start<'_> {
+    pub(super) fn program(&self) -> Option<&Program<'_>> {
+        match self {
+            Self::Handler(_) => None,
+            Self::Program(program) => Some(program),
+        }
+    }
+}
+
+/// A component, made of a core module where it was one, and not too large for this host.
+pub(super) struct Prepared {
+    /// What the file is.
+    pub(super) form: Form,
+    pub(super) bytes: Bytes,
+    /// What compiled code is kept under: other bytes, or bytes that were made in another way,
+    /// have another one.
+    pub(super) key: Digest,
+    pub(super) measured: Measured,
 }
 
 /// Why a component cannot be used, and what its author can do about it.
@@ -50,36 +114,44 @@ pub enum LoadError {
     /// Not WebAssembly at all.
     #[error("the file is no WebAssembly; build the plugin for `wasm32-wasip2`")]
     NotWasm,
-    /// A module without the component around it.
+    /// A module that nothing can be called of.
     #[error(
-        "the file is a core WebAssembly module, not a component; with Rust, build it for the target \
+        "the file is a core WebAssembly module, and neither a program (it has no `_start`) nor a plugin (it has \
+         no `component-type` of the world `innkeeper:plugin`); with Rust, build it for the target \
          `wasm32-wasip2` with `crate-type = [\"cdylib\"]`"
     )]
     CoreModule,
+    /// A module that no component can be made of.
+    #[error("the file is a core WebAssembly module, and cannot be made a component: {0}")]
+    Adapt(String),
     /// It is damaged, or uses what this host does not know.
     #[error("the component is not valid: {0}")]
     Invalid(String),
     /// It may be valid, and there is no code of it.
     #[error("the component cannot be compiled: {0}")]
     Compile(CompileError),
+    /// This machine has no room for it. Not the component's fault.
+    #[error("{0}")]
+    Host(String),
+    /// It would take more than an instance can have.
+    #[error("the component is too much for this host: {0}")]
+    TooMuch(String),
     /// It has other exports, or none.
     #[error(
         "the component has no handlers: in Rust, list them in `innkeeper_sdk::plugin!(…)`, without which \
-         nothing is exported, and build it again (it does not export `{HANDLERS}`; it exports {exports})"
+         nothing is exported, and build it again (it exports neither `{HANDLERS}` nor `wasi:cli/run@0.2`, which \
+         a program has; it exports {exports})"
     )]
     NoHandlers {
         /// What it does export.
         exports: String,
     },
-    /// It wants an import that this host does not have.
+    /// It wants imports that this host does not have.
+    #[error("the component needs what this host does not have:{0}")]
+    Imports(Lacks),
+    /// It cannot be put together with this host.
     #[error("the component cannot be linked with this host: {0}")]
-    Import(String),
-    /// It needs more memory than its limit before it does anything.
-    #[error("the component needs more memory than it may have: its {0}")]
-    Memory(String),
-    /// This machine has no room for it. Not the component's fault.
-    #[error("{0}")]
-    Host(String),
+    Link(String),
     /// It failed when it was asked for its handlers.
     #[error("the component failed when it was asked for its handlers (`describe`): {0}")]
     Describe(String),
@@ -109,19 +181,32 @@ impl Runtime {
     /// # Errors
     /// See [`LoadError`].
     pub async fn load(&self, source: &Source, limits: Limits) -> Result<LoadedComponent, LoadError> {
-        check_form(&source.bytes)?;
+        let prepared = prepare(source).await?;
+        prepared.measured.check(limits.memory)?;
+        self.load_prepared(&prepared, limits).await
+    }
+
+    pub(super) async fn load_prepared(
+        &self,
+        prepared: &Prepared,
+        limits: Limits,
+    ) -> Result<LoadedComponent, LoadError> {
         let linked = self.linked_for(limits)?;
-        let (component, _) = self.compile(&linked, source).await?;
-        check_exports(&linked.engine, &component)?;
-        let pre = linked
-            .linker
-            .instantiate_pre(&component)
-            .and_then(PluginPre::new)
-            .map_err(|error| LoadError::Import(reason(&error)))?;
-        let handlers = self.describe(&pre, limits).await?;
-        tracing::debug!(path = %source.path.display(), handlers = handlers.len(), "component loaded");
+        let (component, _) = self.compile(&linked, prepared).await?;
+        let is_plugin = has_handlers(&linked.engine, &component)?;
+        imports::check(&linked.engine, &linked.linker, &component)?;
+        let link = |error: wasmtime::Error| LoadError::Link(reason(&error));
+        let pre = linked.linker.instantiate_pre(&component).map_err(link)?;
+        let (entry, handlers) = if is_plugin {
+            let pre = PluginPre::new(pre).map_err(link)?;
+            let handlers = self.describe(&pre, limits).await?;
+            (Entry::Handlers(pre), handlers)
+        } else {
+            let handlers = vec![command::handler(prepared.measured.description.as_deref())];
+            (Entry::Program(CommandPre::new(pre).map_err(link)?), handlers)
+        };
         let counts_fuel = limits.fuel.is_some();
-        Ok(LoadedComponent { pre, allowance: Allowance::full(), handlers, counts_fuel })
+        Ok(LoadedComponent { entry, allowance: Allowance::full(), counts_fuel, handlers })
     }
 
     /// Compiles a component for executions with these limits, so that it is in the cache when it is loaded.
@@ -129,17 +214,18 @@ impl Runtime {
     /// # Errors
     /// See [`LoadError`].
     pub async fn compile_ahead(&self, source: &Source, limits: Limits) -> Result<Compiled, LoadError> {
-        check_form(&source.bytes)?;
-        let (_, compiled) = self.compile(&*self.linked_for(limits)?, source).await?;
+        let prepared = prepare(source).await?;
+        prepared.measured.check(limits.memory)?;
+        let (_, compiled) = self.compile(&*self.linked_for(limits)?, &prepared).await?;
         Ok(compiled)
     }
 
     async fn compile(
         &self,
         linked: &Linked,
-        source: &Source,
+        prepared: &Prepared,
     ) -> Result<(Component, Compiled), LoadError> {
-        Ok(self.compiler.component(&linked.engine, &source.digest, &source.bytes).await?)
+        Ok(self.compiler.component(&linked.engine, &prepared.key, &prepared.bytes).await?)
     }
 
     fn linked_for(&self, limits: Limits) -> Result<Arc<Linked>, LoadError> {
@@ -159,6 +245,7 @@ impl Runtime {
             port,
             output.clone(),
             limits,
+            None,
         );
         // Time is what bounds it: the fuel is for the handlers.
         let fuel = limits.fuel.map(|_| u64::MAX);
@@ -190,20 +277,33 @@ impl Runtime {
     }
 }
 
-fn check_form(bytes: &[u8]) -> Result<(), LoadError> {
-    // The preamble: magic, version, layer (component-model/design/mvp/Binary.md).
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
-        Some([0, b'a', b's', b'm', ..]) => Err(LoadError::CoreModule),
-        _ => Err(LoadError::NotWasm),
-    }
+/// Reads what the file is, makes a component of a core module, and counts what it would take.
+pub(super) async fn prepare(source: &Source) -> Result<Prepared, LoadError> {
+    let (bytes, digest) = (source.bytes.clone(), source.digest.clone());
+    let prepare = move || {
+        let form = form::of_file(&bytes)?;
+        let of_file = measure(&bytes)?;
+        if form == Form::Component {
+            return Ok(Prepared { form, bytes, key: digest, measured: of_file });
+        }
+        let bytes = adapt::adapt(&bytes)?;
+        let key = Digest::of(format!("{digest} {}", adapt::VERSION).as_bytes());
+        let measured = Measured { description: of_file.description, ..measure(&bytes)? };
+        Ok(Prepared { form, bytes, key, measured })
+    };
+    let broke_off = |error: tokio::task::JoinError| LoadError::Invalid(error.to_string());
+    tokio::task::spawn_blocking(prepare).await.map_err(broke_off)?
 }
 
-fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+/// Whether it is a plugin; otherwise it is a program.
+fn has_handlers(engine: &Engine, component: &Component) -> Result<bool, LoadError> {
     let component_type = component.component_type();
     let exports = component_type.exports(engine).map(|(name, _)| name).collect::<Vec<_>>();
     if exports.contains(&HANDLERS) {
-        return Ok(());
+        return Ok(true);
+    }
+    if exports.iter().any(|name| name.starts_with(PROGRAM)) {
+        return Ok(false);
     }
     let exports = match exports.as_slice() {
         [] => "nothing".to_owned(),

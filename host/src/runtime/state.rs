@@ -7,6 +7,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 
+use super::command::Program;
 use super::limits::{MOST_HANDLES, MOST_RANDOM_BYTES, MemoryLimit, bytes_of_one_call};
 use crate::interfaces::context::ContextView;
 use crate::interfaces::db::{DbView, Session};
@@ -35,7 +36,8 @@ pub(super) struct GuestState {
 }
 
 impl GuestState {
-    /// `WasiCtx` grants nothing by itself: no folder, no environment variable, no socket.
+    /// `WasiCtx` grants nothing by itself: no folder, no environment variable, no socket. A
+    /// program has its arguments and its input.
     pub(super) fn new(
         config: Arc<WasiConfigVariables>,
         granted: Arc<Granted>,
@@ -43,11 +45,15 @@ impl GuestState {
         port: Arc<dyn Port>,
         output: Output,
         limits: Limits,
+        program: Option<&Program<'_>>,
     ) -> Self {
         let mut builder = WasiCtx::builder();
         builder.stdout(output.stdout()).stderr(output.stderr()).max_random_size(MOST_RANDOM_BYTES);
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         granted.set_env(&mut builder);
+        if let Some(program) = program {
+            program.set_up(&mut builder, &output);
+        }
         let refusals = Arc::new(Refusals::new(granted.plugin(), output.clone()));
         let requests = Requests::new(granted.clone(), refusals.clone(), session.activity().clone());
         let folders = Folders::new(granted, refusals.clone());

@@ -76,7 +76,8 @@ impl Guest {
         };
         let databases = Databases::open(&BTreeMap::from([(database.clone(), config)]));
         let config = PluginConfig {
-            component: guest("bench"),
+            component: guest("bench").into(),
+            digest: None,
             config: BTreeMap::new(),
             jobs: std::collections::BTreeSet::new(),
             limits: limits(),

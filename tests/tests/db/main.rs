@@ -152,7 +152,8 @@ fn name(text: &str) -> Name {
 
 fn plugin_config(databases: &[&str], default: Option<&str>) -> PluginConfig {
     PluginConfig {
-        component: PathBuf::new(),
+        component: PathBuf::new().into(),
+        digest: None,
         config: BTreeMap::new(),
         jobs: BTreeSet::new(),
         limits: Limits { memory: MEMORY, timeout: Duration::ZERO, ..Limits::default() },

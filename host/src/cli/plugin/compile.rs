@@ -10,7 +10,7 @@ use crate::cli::table::table;
 use crate::cli::{CliError, Exit, Global, Report, one_by_one};
 use crate::config::Config;
 use crate::limits::Limits;
-use crate::plugin::Source;
+use crate::plugin::{ComponentRef, Digest, Sources};
 use crate::runtime::{Cache, CompileIn, Compiled, Compiler, Runtime};
 
 /// Compile components ahead, so that hosts on this machine start at once.
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Compile {
 struct Line {
     /// None for a file that was named.
     plugin: Option<String>,
-    component: PathBuf,
+    component: String,
     digest: String,
     /// It was there already.
     cached: bool,
@@ -40,7 +40,8 @@ struct Line {
 /// What is to be compiled.
 struct Wanted {
     plugin: Option<String>,
-    path: PathBuf,
+    component: ComponentRef,
+    digest: Option<Digest>,
     limits: Limits,
 }
 
@@ -57,9 +58,10 @@ pub(in crate::cli) async fn run(global: &Global, command: &Compile) -> Result<Re
     let compiler = Compiler::new(CompileIn::this_program()).with_cache(cache);
     let runtime =
         Runtime::new(1, 0).map_err(|error| CliError::usage(format!("{error:#}")))?.with_compiler(compiler);
+    let sources = Sources::new(&config.host.data_dir, &config.registries);
     let (mut lines, mut problems) = (Vec::new(), Vec::new());
     for wanted in wanted(&config, command) {
-        match compile(&runtime, &wanted).await {
+        match compile(&runtime, &sources, &wanted).await {
             Ok(line) => lines.push(line),
             Err(message) => problems.push(message),
         }
@@ -73,26 +75,34 @@ pub(in crate::cli) async fn run(global: &Global, command: &Compile) -> Result<Re
 fn wanted(config: &Config, command: &Compile) -> Vec<Wanted> {
     if !command.files.is_empty() {
         let files = command.files.iter().cloned();
-        return files.map(|path| Wanted { plugin: None, path, limits: Limits::default() }).collect();
+        let files = files.map(|path| Wanted {
+            plugin: None,
+            component: path.into(),
+            digest: None,
+            limits: Limits::default(),
+        });
+        return files.collect();
     }
     let plugins = config.plugins.iter().map(|(name, plugin)| Wanted {
         plugin: Some(name.to_string()),
-        path: plugin.component.clone(),
+        component: plugin.component.clone(),
+        digest: plugin.digest.clone(),
         limits: plugin.limits,
     });
     plugins.collect()
 }
 
-async fn compile(runtime: &Runtime, wanted: &Wanted) -> Result<Line, String> {
-    let source = Source::read(&wanted.path).map_err(|error| error.to_string())?;
+async fn compile(runtime: &Runtime, sources: &Sources, wanted: &Wanted) -> Result<Line, String> {
+    let source = sources.fetch(&wanted.component, wanted.digest.as_ref()).await;
+    let source = source.map_err(|error| error.to_string())?;
     let compiled = runtime
         .compile_ahead(&source, wanted.limits)
         .await
-        .map_err(|error| format!("{}: {error}", source.path.display()))?;
+        .map_err(|error| format!("{}: {error}", source.origin))?;
     let Compiled { cached, took, bytes } = compiled;
     Ok(Line {
         plugin: wanted.plugin.clone(),
-        component: wanted.path.clone(),
+        component: wanted.component.to_string(),
         digest: source.digest.to_string(),
         cached,
         milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -108,7 +118,7 @@ fn to_text(lines: &[Line]) -> String {
         let took = humantime::format_duration(Duration::from_millis(line.milliseconds));
         let how = if line.cached { "compiled before".to_owned() } else { format!("compiled in {took}") };
         let plugin = line.plugin.clone().unwrap_or_else(|| "-".to_owned());
-        [plugin, line.component.display().to_string(), how, ByteSize::b(line.bytes).to_string()]
+        [plugin, line.component.clone(), how, ByteSize::b(line.bytes).to_string()]
     });
     table(["PLUGIN", "COMPONENT", "CODE", "SIZE"], rows)
 }

@@ -12,8 +12,8 @@ pub(super) fn uncommented() -> String {
 }
 
 fn settings(config: &Config) -> String {
-    let Config { path: _, host, store, databases, plugins, queues, jobs, places: _ } = config;
-    format!("{host:#?}\n{store:#?}\n{databases:#?}\n{plugins:#?}\n{queues:#?}\n{jobs:#?}")
+    let Config { path: _, host, store, databases, plugins, registries, queues, jobs, places: _ } = config;
+    format!("{host:#?}\n{store:#?}\n{databases:#?}\n{plugins:#?}\n{registries:#?}\n{queues:#?}\n{jobs:#?}")
 }
 
 #[test]
@@ -29,6 +29,10 @@ fn the_example_shows_every_key_and_its_true_default() {
         "owner",
         "listen",
         "component",
+        "digest",
+        "username",
+        "password",
+        "insecure",
         "config",
         "env",
         "secrets",
@@ -83,6 +87,7 @@ fn the_example_shows_every_key_and_its_true_default() {
         "jobs.session-cleanup",
         "queues.default",
         "calendars.business-days",
+        "registries.\"registry.example\"",
     ];
     for table in
         ["host", "store", "databases.app", "plugins.maintenance", "plugins.maintenance.limits", grant]

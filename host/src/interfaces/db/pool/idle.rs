@@ -110,7 +110,8 @@ mod tests {
 
     fn session(databases: &Databases, plugin: &str) -> Arc<Session> {
         let config = PluginConfig {
-            component: std::path::PathBuf::new(),
+            component: std::path::PathBuf::new().into(),
+            digest: None,
             config: BTreeMap::new(),
             jobs: std::collections::BTreeSet::new(),
             limits: Limits::default(),
