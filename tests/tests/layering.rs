@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("telemetry", &[]),
     ("config", &[]),
-    ("plugin", &[]),
+    ("plugin", &["clock"]),
     ("store", &["clock"]),
     ("interfaces", &["clock", "config"]),
     ("runtime", &["clock", "plugin", "interfaces"]),
