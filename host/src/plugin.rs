@@ -172,16 +172,26 @@ impl Sources {
         let kept = |digest: &Digest| self.cache.as_ref()?.component(digest);
         let source =
             |digest: Digest, manifest, bytes| Source { origin: origin.clone(), digest, manifest, bytes };
+        let not_asked = |digest: &Digest| {
+            tracing::info!(%reference, %digest, "pinned and fetched before: the registry was not asked");
+        };
         if let Some(pin) = pin
             && let Some(bytes) = kept(pin)
         {
-            tracing::info!(%reference, digest = %pin, "pinned and fetched before: the registry was not asked");
+            not_asked(pin);
             return Ok(source(pin.clone(), reference.manifest.clone(), bytes));
         }
         let known = reference.manifest.as_ref().and_then(|digest| {
             let manifest = self.cache.as_ref()?.manifest(digest)?;
             oci::Artifact::read(reference, digest.clone(), &manifest).ok()
         });
+        if let Some(artifact) = &known
+            && pin.is_none_or(|pin| *pin == artifact.component)
+            && let Some(bytes) = kept(&artifact.component)
+        {
+            not_asked(&artifact.component);
+            return Ok(source(artifact.component.clone(), reference.manifest.clone(), bytes));
+        }
         let client = oci::Client::new(reference, self.registries.get(&reference.registry))?;
         let artifact = match known {
             Some(artifact) => artifact,

@@ -250,13 +250,14 @@ fn what_is_too_much_for_a_host_is_refused_before_it_is_compiled() {
             )
         },
     );
-    let memory = "(module (memory 65536) (func (export \"_start\")))";
+    let memory = "(module (memory (export \"memory\") 65536) (func (export \"_start\")))";
     let bombs = [
         (format!("(component {doubled} (instance (instantiate $c63)))"), "instances of core modules: "),
         (memory.to_owned(), "its memories have 4.0 GiB to begin with"),
         ("(component ".repeat(100) + &")".repeat(100), "more than 32 deep"),
         (
-            "(module (table 4000000000 funcref) (func (export \"_start\")))".to_owned(),
+            "(module (memory (export \"memory\") 1) (table 4000000000 funcref) (func (export \"_start\")))"
+                .to_owned(),
             "elements in one table",
         ),
     ];

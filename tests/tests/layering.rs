@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("telemetry", &[]),
     ("config", &[]),
-    ("plugin", &[]),
+    ("plugin", &["clock"]),
     ("store", &["clock"]),
     ("interfaces", &["clock", "config"]),
     ("runtime", &["clock", "plugin", "interfaces"]),

@@ -57,9 +57,9 @@ impl Cache {
             let _ = std::fs::remove_file(path);
             return None;
         }
+        let now = SystemTime::from(crate::clock::now());
         // So that what is in use is not what goes first.
-        let touched =
-            std::fs::File::options().append(true).open(path).map(|file| file.set_modified(SystemTime::now()));
+        let touched = std::fs::File::options().append(true).open(path).map(|file| file.set_modified(now));
         if let Err(error) = touched {
             tracing::debug!(path = %path.display(), %error, "could not be marked as used");
         }

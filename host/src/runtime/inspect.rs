@@ -80,7 +80,18 @@ pub struct Producer {
     pub version: String,
 }
 
+/// Bytes that a component may use to describe itself while it is only looked at.
+const MEMORY: u64 = 1 << 30;
+
 impl Runtime {
+    /// For [`Self::inspect`] alone, and with the room that it takes.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn to_inspect() -> anyhow::Result<Self> {
+        Self::new(1, MEMORY)
+    }
+
     /// Finds out what a component needs and offers. What keeps this host from loading it is part
     /// of the answer.
     ///
@@ -98,9 +109,9 @@ impl Runtime {
             Offered::Nothing
         };
         let totals = prepared.measured.totals;
-        let limits = Limits::default();
         // Its memory is shown, and the plugin's limit is not known here.
-        let loaded = match prepared.measured.check(u64::MAX) {
+        let limits = Limits { memory: MEMORY, ..Limits::default() };
+        let loaded = match prepared.measured.check(MEMORY) {
             Ok(()) => self.load_prepared(&prepared, limits).await,
             Err(error) => Err(error),
         };

@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::cli::{CliError, Global, Report};
 use crate::component::{ComponentRef, OciRef, RegistryAccess};
 use crate::config::Config;
-use crate::limits::Limits;
 use crate::plugin::{SourceError, Sources};
 use crate::runtime::{Form, Given, Inspection, Offered, Runtime};
 
@@ -49,8 +48,7 @@ pub(super) async fn run(global: &Global, command: &Inspect) -> Result<Report, Cl
         SourceError::Unreachable { .. } => CliError::unreachable(error.to_string()),
         _ => CliError::usage(error.to_string()),
     })?;
-    let runtime = Runtime::new(1, Limits::default().memory);
-    let runtime = runtime.map_err(|error| CliError::usage(format!("{error:#}")))?;
+    let runtime = Runtime::to_inspect().map_err(|error| CliError::usage(format!("{error:#}")))?;
     let inspection = runtime.inspect(&source).await;
     let inspection = inspection.map_err(|error| CliError::usage(format!("{}: {error}", source.origin)))?;
     let inspected = Inspected {

@@ -142,11 +142,7 @@ fn read_section(payload: &Payload<'_>, part: &mut Part, outer: &[Part]) -> Resul
     let items = match payload {
         Payload::MemorySection(section) => {
             for memory in section.clone() {
-                let memory = memory?;
-                let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
-                let bytes = memory.initial.saturating_mul(page);
-                part.totals.memories += 1;
-                part.totals.memory_bytes = part.totals.memory_bytes.saturating_add(bytes);
+                part.totals.add(of_memory(memory?));
             }
             0
         }
@@ -212,6 +208,11 @@ fn read_section(payload: &Payload<'_>, part: &mut Part, outer: &[Part]) -> Resul
     };
     part.totals.items = part.totals.items.saturating_add(u64::from(items));
     Ok(())
+}
+
+fn of_memory(memory: wasmparser::MemoryType) -> Totals {
+    let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
+    Totals { memories: 1, memory_bytes: memory.initial.saturating_mul(page), ..Totals::default() }
 }
 
 fn take_alias(alias: &ComponentAlias<'_>, part: &mut Part, outer: &[Part]) -> Result<(), Problem> {
