@@ -84,7 +84,7 @@ impl Runtime {
         let mut usage = Usage { wall_us: micros(begun.elapsed()), ..Usage::default() };
         (usage.cpu_us, usage.memory_peak_bytes) = (micros(meter.used()), store.data().memory.peak());
         usage.fuel = component.fuel(call.limits).map(|fuel| fuel - store.get_fuel().unwrap_or(fuel));
-        let complaint = store.data().memory.complaint();
+        let (complaint, shortage) = (store.data().memory.complaint(), store.data().memory.shortage());
         drop(store);
 
         output.close();
@@ -104,6 +104,7 @@ impl Runtime {
             timeout: call.attempt.job.timeout,
             limits: call.limits,
             complaint,
+            shortage,
             last_words: output.last_words(),
         };
         Called { outcome: ending::outcome(ending, &found), usage: Some(usage) }

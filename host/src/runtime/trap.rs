@@ -18,6 +18,8 @@ pub(super) struct Circumstances {
     pub(super) limits: Limits,
     /// Memory was refused. It need not be why the guest ended.
     pub(super) complaint: Option<String>,
+    /// This machine had no memory for what the guest may have.
+    pub(super) shortage: Option<String>,
     /// What it printed last on standard error.
     pub(super) last_words: String,
 }
@@ -38,6 +40,10 @@ pub(super) fn broken_off(error: &wasmtime::Error, instantiated: bool, found: &Ci
     };
     if let Some(complaint) = found.complaint.as_ref().filter(|_| looks_out_of_memory) {
         return Failure::new(FailureKind::Memory, with_last_words(complaint.clone(), &found.last_words));
+    }
+    if let Some(why) = found.shortage.as_ref().filter(|_| looks_out_of_memory) {
+        let message = format!("this host had no memory for the handler, which is within its limit: {why}");
+        return Failure::new(FailureKind::Host, with_last_words(message, &found.last_words));
     }
     if !runs_code {
         return not_run(error);
@@ -174,6 +180,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             limits: Limits::default(),
             complaint: None,
+            shortage: None,
             last_words: "boom".to_owned(),
         };
         broken_off(&error, true, &found)
