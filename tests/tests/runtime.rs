@@ -158,7 +158,7 @@ on_both_engines! {
         let record = scene.wait_for_end(&store, id).await;
         let (kind, told) = failure(&record);
         assert_eq!(kind, FailureKind::Permanent, "a handler may do without the memory: {told}");
-        assert!(told.starts_with("no such customer (memory: false)\nnote: ") && told.contains("32.0 MiB"), "{told}");
+        assert!(told.starts_with("no such customer (memory: false)\nnote: ") && told.contains(" of 32 MiB "), "{told}");
         host.stop().await;
     }
 }

@@ -94,7 +94,7 @@ impl Runtime {
         usage.fuel = component.fuel(call.limits).map(|fuel| fuel - store.get_fuel().unwrap_or(fuel));
         usage.http_requests = store.data().requests.sent();
         store.data().refusals.flush().await;
-        let complaint = store.data().memory.complaint();
+        let (complaint, shortage) = (store.data().memory.complaint(), store.data().memory.shortage());
         drop(store);
 
         output.close();
@@ -117,6 +117,7 @@ impl Runtime {
             timeout: call.attempt.job.timeout,
             limits: call.limits,
             complaint,
+            shortage,
             last_words: output.last_words(),
         };
         Called { outcome: ending::outcome(ending, &found), usage: Some(usage) }

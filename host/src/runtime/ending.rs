@@ -149,6 +149,7 @@ mod tests {
             timeout: Duration::from_secs(30),
             limits: Limits::default(),
             complaint: complaint.map(str::to_owned),
+            shortage: None,
             last_words: String::new(),
         }
     }
@@ -279,6 +280,20 @@ mod tests {
         let start = Ending::NotInstantiated(Trap::IntegerDivisionByZero.into());
         assert_eq!(failed(start, &found(None)).kind, FailureKind::Trap);
         assert_eq!(failed(Ending::NotInstantiated(odd()), &found(None)).kind, FailureKind::Host);
+    }
+
+    #[test]
+    fn what_this_machine_cannot_give_is_not_blamed_on_the_guest() {
+        let short = |last_words: &str| Circumstances {
+            shortage: Some("Cannot allocate memory (os error 12)".to_owned()),
+            last_words: last_words.to_owned(),
+            ..found(None)
+        };
+        let unreachable = || Ending::Trapped(Trap::UnreachableCodeReached.into());
+        let failure = failed(unreachable(), &short("memory allocation of 1048576 bytes failed"));
+        assert_eq!(failure.kind, FailureKind::Host);
+        assert!(failure.message.contains("(os error 12)\nmemory allocation"), "{failure:?}");
+        assert_eq!(failed(unreachable(), &short("no customer 17")).kind, FailureKind::Trap);
     }
 
     #[test]

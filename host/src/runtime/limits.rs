@@ -32,6 +32,8 @@ pub(super) struct MemoryLimit {
     /// What was approved last: it is taken back where it then fails.
     approved: usize,
     refused: Option<Refused>,
+    /// What the operating system said when it had no memory for what was approved.
+    shortage: Option<String>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl MemoryLimit {
             peak: 0,
             approved: 0,
             refused: None,
+            shortage: None,
         }
     }
 
@@ -83,6 +86,11 @@ impl MemoryLimit {
                 grouped(MOST_TABLE_ELEMENTS as u64)
             ),
         })
+    }
+
+    /// Why this machine could not give the guest what it may have: not the guest's doing.
+    pub(super) fn shortage(&self) -> Option<String> {
+        self.shortage.clone()
     }
 
     /// The most bytes that there were at one time.
@@ -125,6 +133,7 @@ impl ResourceLimiter for MemoryLimit {
         // a size that no memory can have, which wasmtime refuses without asking.
         if error.is::<std::io::Error>() {
             self.used -= std::mem::take(&mut self.approved);
+            self.shortage = Some(format!("{error:#}"));
         }
         tracing::debug!(%error, "a guest's memory could not grow");
         Ok(())
@@ -212,6 +221,7 @@ mod tests {
         assert!(limit.memory_growing(0, 1024, None).unwrap());
         let refused = || wasmtime::Error::from(std::io::Error::from(std::io::ErrorKind::OutOfMemory));
         limit.memory_grow_failed(refused()).unwrap();
+        assert!(limit.shortage().is_some() && limit.complaint().is_none());
         assert!(limit.memory_growing(0, 1000, None).unwrap());
         // wasmtime refuses some by itself, and never asked for them.
         limit.memory_grow_failed(wasmtime::Error::msg("memory growth exceeds memory type's limits")).unwrap();

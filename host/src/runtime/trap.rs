@@ -18,6 +18,8 @@ pub(super) struct Circumstances {
     pub(super) limits: Limits,
     /// Memory was refused. It need not be why the guest ended.
     pub(super) complaint: Option<String>,
+    /// This machine had no memory for what the guest may have.
+    pub(super) shortage: Option<String>,
     /// What it printed last on standard error.
     pub(super) last_words: String,
 }
@@ -38,6 +40,10 @@ pub(super) fn broken_off(error: &wasmtime::Error, instantiated: bool, found: &Ci
     };
     if let Some(complaint) = found.complaint.as_ref().filter(|_| looks_out_of_memory) {
         return Failure::new(FailureKind::Memory, with_last_words(complaint.clone(), &found.last_words));
+    }
+    if let Some(why) = found.shortage.as_ref().filter(|_| looks_out_of_memory) {
+        let message = format!("this host had no memory for the handler, which is within its limit: {why}");
+        return Failure::new(FailureKind::Host, with_last_words(message, &found.last_words));
     }
     if !runs_code {
         return not_run(error);
@@ -130,9 +136,9 @@ fn backtrace(error: &wasmtime::Error) -> String {
     let frames = error.downcast_ref::<WasmBacktrace>().into_iter().flat_map(WasmBacktrace::frames);
     let indices = frames.map(wasmtime::FrameInfo::func_index);
     let mut lines: Vec<(String, usize)> = Vec::new();
-    let mut is_named = false;
+    let (mut named, mut nameless) = (0, 0);
     for (name, index) in functions(error).zip(indices) {
-        is_named |= name.is_some();
+        *(if name.is_some() { &mut named } else { &mut nameless }) += 1;
         let name = name.unwrap_or_else(|| format!("function {index}"));
         match lines.last_mut() {
             Some((last, times)) if *last == name => *times += 1,
@@ -144,7 +150,8 @@ fn backtrace(error: &wasmtime::Error) -> String {
         let often = if *times > 1 { format!(" ({times} calls within each other)") } else { String::new() };
         let _ = write!(text, "\n    at {name}{often}");
     }
-    if !lines.is_empty() && !is_named {
+    // Some glue has no name in any component.
+    if named <= 1 && nameless >= 2 {
         text.push_str(
             "\nnote: the component has no names of functions; built without `strip` (in Rust, with `strip = \
              \"debuginfo\"`) it has",
@@ -155,4 +162,54 @@ fn backtrace(error: &wasmtime::Error) -> String {
 
 fn with_last_words(message: String, last_words: &str) -> String {
     if last_words.is_empty() { message } else { format!("{message}\n{last_words}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a module comes to whose export `run` is called.
+    fn run(module: &str) -> Failure {
+        let engine = wasmtime::Engine::default();
+        let module = wasmtime::Module::new(&engine, wat::parse_str(module).unwrap()).unwrap();
+        let mut store = wasmtime::Store::new(&engine, ());
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+        let error = run.call(&mut store, ()).unwrap_err();
+        let found = Circumstances {
+            timeout: Duration::from_secs(1),
+            limits: Limits::default(),
+            complaint: None,
+            shortage: None,
+            last_words: "boom".to_owned(),
+        };
+        broken_off(&error, true, &found)
+    }
+
+    #[test]
+    fn a_backtrace_has_the_names_that_there_are() {
+        let named = run("(module (func $deep unreachable) (func $outer (export \"run\") (call $deep)))");
+        assert_eq!(named.kind, FailureKind::Trap);
+        let expected =
+            "the handler trapped: wasm `unreachable` instruction executed\nboom\n    at deep\n    at outer";
+        assert_eq!(named.message, expected);
+    }
+
+    #[test]
+    fn a_recursion_is_told_once_with_its_depth() {
+        let deep = run("(module (func $deep (call $deep)) (func $outer (export \"run\") (call $deep)))");
+        assert!(deep.message.starts_with("stack overflow: "), "{deep:?}");
+        assert!(deep.message.contains("\n    at deep (20 calls within each other)"), "{deep:?}");
+    }
+
+    #[test]
+    fn a_guest_without_names_is_told_how_to_have_them() {
+        let unnamed = run("(module (func unreachable) (func (call 0)) (table funcref (elem 1))
+             (func (export \"run\") (call_indirect (i32.const 0))))");
+        assert!(
+            unnamed.message.contains("\n    at function 0\n    at function 1\n    at function 2"),
+            "{unnamed:?}"
+        );
+        assert!(unnamed.message.ends_with("(in Rust, with `strip = \"debuginfo\"`) it has"), "{unnamed:?}");
+    }
 }
