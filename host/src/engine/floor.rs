@@ -16,9 +16,9 @@ const REST: u32 = 50;
 /// everything.
 pub(super) const SLACK: i64 = 50_000;
 
-/// What is due is claimed within this time, as far as anybody waits for it to be: a scan that has shown
-/// nothing older but what has to wait need not be made again. Longer than hosts' clocks differ.
-const RECENT: i64 = 10_000_000;
+/// What becomes ready has been due for less than this, as a rule, by a clock that is kept in step with
+/// the store's; what has not waits for the next scan of everything.
+const RECENT: i64 = 2_000_000;
 
 /// The floor of one queue, as this host knows it.
 #[derive(Debug)]

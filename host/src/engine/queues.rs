@@ -26,6 +26,15 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// Candidates of a scan that looks for what was passed by, at least.
 const FEW: u32 = 8;
 
+/// When a scan was made.
+#[derive(Clone, Copy)]
+struct Taken {
+    began: Instant,
+    took: Duration,
+    /// The time of its end, in microseconds since 1970.
+    now: i64,
+}
+
 /// The queues, as this host knows them.
 pub(super) struct Queues {
     lanes: Vec<Lane>,
@@ -179,7 +188,8 @@ impl Queues {
                 if is_limited {
                     last_locked = Some(lane.queue.id);
                 }
-                lane.note(scan, began, &started);
+                let (took, now) = (began.elapsed(), clock::now().as_microsecond());
+                lane.note(scan, Taken { began, took, now }, &started);
                 for attempt in started.attempts {
                     // The store starts no more than it was asked for.
                     let Some(host) = slots.split(1) else { break };
@@ -258,18 +268,18 @@ impl Lane {
         }
     }
 
-    fn note(&mut self, scan: Scan<'_>, began: Instant, started: &Started) {
-        let own = if self.is_whole { None } else { self.floor.of_scan(began) };
+    fn note(&mut self, scan: Scan<'_>, taken: Taken, started: &Started) {
+        let own = if self.is_whole { None } else { self.floor.of_scan(taken.began) };
         if scan.floor == own {
             let is_too_many = started.found > started.claimed;
             // One of a low priority says nothing of those that are due now; nor does one whose plugin has
             // more of them, for which there is no room.
             let now = started.attempts.first().map_or(i64::MAX, |a| a.started_at.as_microsecond());
             let lowest = started.lowest_rank.filter(|_| !is_too_many).map(|rank| rank.min(now));
-            self.floor.note(scan.floor, began, began.elapsed(), lowest);
+            self.floor.note(scan.floor, taken.began, taken.took, lowest);
             self.is_whole = scan.floor.is_none() && is_too_many;
             if started.to_the_end && started.found == 0 && scan.rooms.iter().any(|room| room.free == 0) {
-                self.floor.only_waits(clock::now().as_microsecond());
+                self.floor.only_waits(taken.now);
             }
         }
         self.passed.note(scan, started);
@@ -296,6 +306,9 @@ impl Lane {
         self.is_empty = is_empty;
     }
 }
+
+#[cfg(test)]
+mod backlog;
 
 #[cfg(test)]
 mod tests {

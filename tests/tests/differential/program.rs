@@ -65,6 +65,8 @@ pub enum Op {
     Claim {
         session: usize,
         limit: u32,
+        /// How many more of the first plugin its host has room for, where that has a limit.
+        room: Option<u32>,
         then: AfterClaim,
     },
     ReleaseUnknown(usize),
@@ -156,7 +158,7 @@ pub fn program() -> impl Strategy<Value = Vec<Op>> {
             Op::Register { host: 1, plugins: some, ttl: 30_000 },
             Op::Enqueue { job: 0, args: None, run_at: None, key: Some(0), by: None },
             Op::Enqueue { job: 1, args: Some(2), run_at: None, key: None, by: None },
-            Op::Claim { session: 1, limit: 2, then: AfterClaim::Commit },
+            Op::Claim { session: 1, limit: 2, room: None, then: AfterClaim::Commit },
         ]
     });
     (begin, proptest::collection::vec(op(), 20..80)).prop_map(|(mut ops, more)| {
@@ -173,8 +175,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => prop_oneof![4 => 0..8_000_u64, 1 => Just(31_000)].prop_map(Op::Wait),
         5 => Just(Op::Plan),
         12 => enqueue(),
-        10 => (session(), 1..4_u32, after_claim())
-            .prop_map(|(session, limit, then)| Op::Claim { session, limit, then }),
+        10 => (session(), 1..4_u32, prop::option::weighted(0.3, 0..3_u32), after_claim())
+            .prop_map(|(session, limit, room, then)| Op::Claim { session, limit, room, then }),
         12 => (pick(), 0..3_usize, end(), prop::option::weighted(0.1, pick()))
             .prop_map(|(attempt, more, end, session)| Op::Complete { attempt, more, end, session }),
         5 => records(),

@@ -4,13 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::time::Duration;
 
-use innkeeper::execution::{Attempt, Failure, LogLevel, LogLine, Outcome, Progress, State, Trigger};
+use innkeeper::execution::{
+    Attempt, Completion, Failure, LogLevel, LogLine, Outcome, Progress, State, Trigger,
+};
 use innkeeper::job::{History, Job, Name, OnCrash};
+use innkeeper::limits::Usage;
 use innkeeper::retry::{Backoff, RetryPolicy};
 use innkeeper::schedule::{Schedule, Spec};
 use innkeeper::store::{
-    BackfillFate, ExecutionFilter, Holder, NewExecution, NewSession, PhaseName, Repeated, SessionId, Store,
-    StoreError,
+    AttemptRecord, BackfillFate, Claim, ExecutionFilter, Holder, NewExecution, NewSession, PhaseName,
+    PluginRoom, Repeated, SessionId, Store, StoreError,
 };
 use innkeeper_tests::clock::TestClock;
 use innkeeper_tests::database::TestDatabase;
@@ -143,7 +146,7 @@ impl<'a> Side<'a> {
                 Ok(self.rename(&planned))
             }
             Op::Enqueue { .. } => self.enqueue(op).await,
-            Op::Claim { session, limit, then } => self.claim(*session, *limit, *then).await,
+            Op::Claim { session, limit, room, then } => self.claim(*session, *limit, *room, *then).await,
             Op::ReleaseUnknown(session) => self.release_unknown(*session).await,
             Op::Complete { attempt, more, end, session } => {
                 self.complete(*attempt, *more, end, *session).await
@@ -270,10 +273,22 @@ impl<'a> Side<'a> {
         Ok(self.rename(&enqueued))
     }
 
-    async fn claim(&mut self, session: usize, limit: u32, then: AfterClaim) -> Result<String, StoreError> {
+    async fn claim(
+        &mut self,
+        session: usize,
+        limit: u32,
+        room: Option<u32>,
+        then: AfterClaim,
+    ) -> Result<String, StoreError> {
         let Some(session) = self.session(session) else { return Ok(nothing()) };
+        let rooms: Vec<_> =
+            room.into_iter().map(|free| PluginRoom { plugin: plugin_name(0), free }).collect();
         let mut phase = self.store.begin(PhaseName::Start).await?;
-        let attempts = phase.tx().start(self.sessions[session].id, limit).await?;
+        let id = self.sessions[session].id;
+        phase.tx().hold_session(id).await?;
+        let started = phase.tx().start_from(id, Claim { rooms: &rooms, ..Claim::any(limit) }).await?;
+        let looked = (started.lowest_rank, started.found, started.to_the_end, started.highest_rank);
+        let attempts = started.attempts;
         let claimed: Vec<String> = attempts.iter().map(|attempt| self.claimed(attempt)).collect();
         match then {
             AfterClaim::RollBack => drop(phase),
@@ -287,7 +302,7 @@ impl<'a> Side<'a> {
                 self.attempts.extend(attempts.into_iter().map(held));
             }
         }
-        Ok(format!("{claimed:?}"))
+        Ok(format!("{claimed:?} {looked:?}"))
     }
 
     /// All of an attempt but its lease: the number of a START that is rolled back is used up on
@@ -321,8 +336,12 @@ impl<'a> Side<'a> {
             .filter(|held| self.attempts[*held].session == own)
             .take(1 + more)
             .collect();
-        let completions: Vec<_> =
-            batch.iter().map(|held| self.attempts[*held].attempt.finish(outcome(end))).collect();
+        let usage = |held: usize| Usage { wall_us: held as u64, db_calls: more as u64, ..Usage::default() };
+        let completion = |held: &usize| {
+            let usage = Some(usage(*held)).filter(|_| more != 1);
+            Completion { usage, ..self.attempts[*held].attempt.finish(outcome(end)) }
+        };
+        let completions: Vec<_> = batch.iter().map(completion).collect();
         let session = session.and_then(|session| self.session(session)).unwrap_or(own);
         let recordings = self.store.record(self.sessions[session].id, &completions).await?;
         if session == own {
@@ -360,6 +379,10 @@ impl<'a> Side<'a> {
         }
         for id in &self.executions {
             view.push(self.rename(&self.store.execution(*id).await.unwrap()));
+            let attempts = self.store.attempts(*id, 1_000).await.unwrap();
+            let attempts: Vec<_> =
+                attempts.into_iter().map(|attempt| AttemptRecord { lease: 0, ..attempt }).collect();
+            view.push(self.rename(&attempts));
             let lines = self.store.logs(*id).await.unwrap();
             let lines: Vec<_> = lines.iter().map(|line| (line.seq, line.attempt, &line.line)).collect();
             view.push(format!("{lines:?}"));
