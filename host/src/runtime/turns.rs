@@ -4,13 +4,13 @@
 //! too long for one that needs a millisecond. So each plugin has an allowance of time on the
 //! processor, a quarter of the machine. While some of it is left, its executions go on at once, on
 //! threads that are kept for that, and one of those that have used theirs up yields if all cores
-//! are busy. Those take turns: as many at once as there are cores left, first come, first served. A
-//! machine that nobody else wants is all theirs.
+//! are busy. Those take turns: as many at once as there are cores left, those first whose plugin has had
+//! least of late. A machine that nobody else wants is all theirs.
 //!
 //! Executions that take microseconds never wait here, however many there are: to stand in line would
 //! cost more than they do.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,11 +26,15 @@ const MOST_LEFT: Duration = Duration::from_millis(100);
 /// A guest that yields within this time is no burden.
 const SHORT: Duration = Duration::from_millis(1);
 
+/// What a plugin may owe: what it has had of a machine that nobody else wanted is soon forgotten.
+const MOST_OWED: Duration = Duration::from_millis(100);
+
 /// What a plugin has left of its allowance.
-pub(super) struct Allowance(Mutex<Left>);
+#[derive(Clone)]
+pub(super) struct Allowance(Arc<Mutex<Left>>);
 
 struct Left {
-    /// Nanoseconds; less than none once more was used than there was.
+    /// Nanoseconds; less than none where it owes some.
     nanos: i64,
     at: Instant,
     /// A moving average of how long its guests compute at a time, in nanoseconds.
@@ -56,10 +60,15 @@ struct State {
     beyond: usize,
     /// Whose turn it is, and who have not begun yet.
     called: HashSet<u64>,
-    /// Who wait, in order, and how to wake them.
-    line: VecDeque<u64>,
-    wakers: HashMap<u64, Waker>,
+    /// Who wait, those first that came first.
+    line: Vec<Waiting>,
     last_ticket: u64,
+}
+
+struct Waiting {
+    ticket: u64,
+    allowance: Allowance,
+    waker: Waker,
 }
 
 /// One execution's place.
@@ -75,35 +84,49 @@ struct Place<'a> {
 impl Allowance {
     pub(super) fn full() -> Self {
         let nanos = nanos(MOST_LEFT);
-        Self(Mutex::new(Left { nanos, at: Instant::now(), typical: 0 }))
+        Self(Arc::new(Mutex::new(Left { nanos, at: Instant::now(), typical: 0 })))
     }
 
-    /// Takes a slice ahead, if some is left. What was not needed is given back by `settle`.
-    fn take(&self, cores: usize, computed: Duration) -> bool {
+    /// In nanoseconds.
+    fn left(&self, cores: usize) -> i64 {
         let mut left = self.lock();
-        let now = Instant::now();
-        let quarter = nanos(now - left.at).saturating_mul(i64::try_from(cores).unwrap_or(1)) / 4;
-        left.nanos = left.nanos.saturating_add(quarter).min(nanos(MOST_LEFT));
-        left.at = now;
-        let is_short = Duration::from_nanos(left.typical).max(computed) < SHORT;
-        let may = left.nanos > 0 || is_short;
-        if may {
-            left.nanos = left.nanos.saturating_sub(nanos(SLICE));
+        left.refill(cores);
+        left.nanos
+    }
+
+    /// Takes a slice ahead, if some is left; for how long it is likely to be. What was not needed is
+    /// given back by `settle`.
+    fn take(&self, cores: usize, computed: Duration) -> Option<Duration> {
+        let mut left = self.lock();
+        left.refill(cores);
+        let likely = Duration::from_nanos(left.typical).max(computed);
+        if left.nanos <= 0 && likely >= SHORT {
+            return None;
         }
-        may
+        left.nanos = left.nanos.saturating_sub(nanos(SLICE));
+        Some(likely)
     }
 
     /// Counts what a guest has computed at a time, of which a slice was taken ahead or not.
     fn settle(&self, took: Duration, ahead: bool) {
         let mut left = self.lock();
-        if ahead {
-            left.nanos = left.nanos.saturating_add(nanos(SLICE)).saturating_sub(nanos(took));
-        }
+        let ahead = if ahead { nanos(SLICE) } else { 0 };
+        left.nanos = (left.nanos + ahead).saturating_sub(nanos(took)).max(-nanos(MOST_OWED));
         left.typical = left.typical.saturating_mul(15).saturating_add(nanos(took).unsigned_abs()) / 16;
     }
 
     fn lock(&self) -> MutexGuard<'_, Left> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Left {
+    /// A quarter of the time of all cores since the last time.
+    fn refill(&mut self, cores: usize) {
+        let now = Instant::now();
+        let quarter = nanos(now - self.at).saturating_mul(i64::try_from(cores).unwrap_or(1)) / 4;
+        self.nanos = self.nanos.saturating_add(quarter).min(nanos(MOST_LEFT));
+        self.at = now;
     }
 }
 
@@ -131,9 +154,12 @@ impl Inner {
     fn call(&self, mut state: MutexGuard<'_, State>) {
         let mut called = Vec::new();
         while state.has_room(self.cores) {
-            let Some(ticket) = state.line.pop_front() else { break };
+            // Of equals, the first is the first that came.
+            let lefts = state.line.iter().map(|waiting| waiting.allowance.left(self.cores));
+            let Some((at, _)) = lefts.enumerate().rev().max_by_key(|(_, left)| *left) else { break };
+            let Waiting { ticket, waker, .. } = state.line.remove(at);
             state.called.insert(ticket);
-            called.extend(state.wakers.remove(&ticket));
+            called.push(waker);
         }
         // Not under the lock: whoever is woken may want it.
         drop(state);
@@ -152,12 +178,14 @@ impl State {
 
 impl Place<'_> {
     fn poll<F: Future>(&mut self, context: &mut Context<'_>, guest: Pin<&mut F>) -> Poll<F::Output> {
-        let within = self.ticket.is_none() && self.allowance.take(self.turns.cores, self.computed);
-        if within {
-            self.begin_within();
-        } else if !self.begin_turn(context.waker()) {
-            return Poll::Pending;
+        let likely =
+            if self.ticket.is_some() { None } else { self.allowance.take(self.turns.cores, self.computed) };
+        match likely {
+            Some(likely) => self.begin_within(likely),
+            None if self.begin_turn(context.waker()) => {}
+            None => return Poll::Pending,
         }
+        let within = likely.is_some();
         let computing =
             Computing { turns: self.turns, allowance: self.allowance, within, begun: Instant::now() };
         let polled = guest.poll(context);
@@ -165,12 +193,13 @@ impl Place<'_> {
         polled
     }
 
-    fn begin_within(&self) {
+    fn begin_within(&self, likely: Duration) {
         let mut state = self.turns.lock();
         state.within += 1;
         let is_crowded = state.beyond > 0 && state.beyond + state.within > self.turns.cores;
         drop(state);
-        if is_crowded {
+        // A short one is through before that would have helped.
+        if is_crowded && likely >= SHORT {
             (self.turns.interrupt)();
         }
     }
@@ -187,14 +216,21 @@ impl Place<'_> {
             self.ticket = None;
             return true;
         }
-        let ticket = self.ticket.unwrap_or_else(|| {
-            state.last_ticket += 1;
-            let ticket = state.last_ticket;
-            state.line.push_back(ticket);
-            ticket
-        });
-        self.ticket = Some(ticket);
-        state.wakers.insert(ticket, waker.clone());
+        let allowance = self.allowance.clone();
+        match self.ticket.and_then(|own| state.line.iter_mut().find(|waiting| waiting.ticket == own)) {
+            Some(waiting) => waiting.waker.clone_from(waker),
+            None => {
+                state.last_ticket += 1;
+                let ticket = state.last_ticket;
+                self.ticket = Some(ticket);
+                state.line.push(Waiting { ticket, allowance, waker: waker.clone() });
+                drop(state);
+                // Who owes little is not to wait for the whole slice of one that owes much.
+                if self.allowance.left(self.turns.cores) > -nanos(MOST_OWED) / 2 {
+                    (self.turns.interrupt)();
+                }
+            }
+        }
         false
     }
 }
@@ -203,11 +239,10 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut state = self.turns.lock();
-        state.wakers.remove(&ticket);
         if state.called.remove(&ticket) {
             self.turns.call(state);
         } else {
-            state.line.retain(|waiting| *waiting != ticket);
+            state.line.retain(|waiting| waiting.ticket != ticket);
         }
     }
 }
@@ -252,7 +287,8 @@ mod tests {
     /// Of a plugin whose guests compute for long, and have.
     fn used_up() -> Allowance {
         let typical = SLICE.as_nanos().try_into().unwrap();
-        Allowance(Mutex::new(Left { nanos: i64::MIN / 2, at: Instant::now(), typical }))
+        // It owes so much that it is not forgiven during a test.
+        Allowance(Arc::new(Mutex::new(Left { nanos: i64::MIN / 2, at: Instant::now(), typical })))
     }
 
     fn turns(cores: usize) -> (Turns, Arc<AtomicUsize>) {
@@ -291,6 +327,7 @@ mod tests {
     async fn one_within_its_allowance_does_not_stand_in_line_and_interrupts_one_beyond() {
         let (turns, interrupts) = turns(1);
         let (greedy, modest) = (used_up(), Allowance::full());
+        modest.lock().typical = SLICE.as_nanos().try_into().unwrap();
         let seen = Mutex::default();
         // While the one beyond its allowance computes, another beyond waits, and one within goes on.
         turns
@@ -339,13 +376,16 @@ mod tests {
     #[test]
     fn an_allowance_is_for_those_that_compute_and_short_ones_need_none() {
         let allowance = used_up();
-        assert!(!allowance.take(4, Duration::ZERO));
+        assert!(allowance.take(4, Duration::ZERO).is_none());
         // A hundred short ones, and it is known as a plugin of short ones.
         (0..100).for_each(|_| allowance.settle(Duration::from_micros(20), false));
-        assert!(allowance.take(4, Duration::ZERO));
-        assert!(!allowance.take(4, Duration::from_secs(1)), "but for one that has computed for long");
+        assert!(allowance.take(4, Duration::ZERO).is_some());
+        assert!(
+            allowance.take(4, Duration::from_secs(1)).is_none(),
+            "but for one that has computed for long"
+        );
         let full = Allowance::full();
-        let at_once = (0..100).filter(|_| full.take(1, SHORT)).count();
+        let at_once = (0..100).filter(|_| full.take(1, SHORT).is_some()).count();
         assert!((10..=11).contains(&at_once), "{at_once} slices were taken at one moment");
     }
 }

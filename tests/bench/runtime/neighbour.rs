@@ -1,6 +1,6 @@
 //! What a plugin that behaves feels of one that does not.
 //!
-//! One execution after the other of a handler that computes for a few milliseconds, each in a task of its
+//! Every so often an execution of a handler that computes for a few milliseconds, each in a task of its
 //! own on the threads of handlers, first alone, then beside executions of another kind that spin,
 //! take all the memory they can get, and flood the log; they are stopped by their time-out now and then,
 //! or fail, and start again at once.
@@ -26,6 +26,9 @@ const HOSTILE: [(&str, usize); 3] = [("spin", 8), ("allocate", 4), ("log", 4)];
 
 /// How long one that is hostile may run.
 const HOSTILE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// From the end of one execution that behaves to the start of the next.
+const PAUSE: Duration = Duration::from_millis(15);
 
 /// How long the handler that behaves should compute by itself.
 const WORK: Duration = Duration::from_millis(5);
@@ -101,6 +104,7 @@ async fn again_and_again(ours: Ours, flood: Execution, over: Arc<AtomicBool>) ->
 async fn p99(ours: &Ours, execution: &Execution, executions: usize) -> Result<f64> {
     let mut times = Vec::with_capacity(executions);
     for _ in 0..executions {
+        tokio::time::sleep(PAUSE).await;
         let begun = Instant::now();
         let outcome = ours.spawn(execution.clone()).await?;
         times.push(begun.elapsed().as_secs_f64() * 1e3);
