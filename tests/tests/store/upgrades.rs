@@ -5,7 +5,7 @@ use innkeeper::store::{Migration, NewSession, SessionId, Store, StoreError, migr
 use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::PATIENCE;
 use innkeeper_tests::raw::Raw;
-use innkeeper_tests::versions::{newest, next_version, version_before};
+use innkeeper_tests::versions::{newest, next_version, version_before_the_last_break};
 use uuid::Uuid;
 
 use crate::rule;
@@ -137,18 +137,21 @@ rule!(a_schema_of_another_line_of_versions_is_not_touched, async |world: &World|
 });
 
 rule!(
-    a_binary_of_the_version_before_is_told_that_it_is_too_old_once_this_one_has_migrated,
+    a_binary_of_before_the_last_break_is_told_that_it_is_too_old_once_this_one_has_migrated,
     async |world: &World| {
         let engine = world.database.engine();
         let database = TestDatabase::empty(engine).await;
-        let before = database.store(1).await.with_migrations(version_before(engine));
+        let older = version_before_the_last_break(engine);
+        let before = database.store(1).await.with_migrations(older);
         before.migrate().await.unwrap();
         let ours = database.store(1).await;
         let error = ours.check_schema().await.unwrap_err();
         assert!(matches!(error, StoreError::Behind { .. }), "{error:?}");
         assert!(error.to_string().contains("run `innkeeper migrate`"), "{error}");
         let applied = ours.migrate().await.unwrap().applied;
-        assert_eq!(applied.iter().map(|applied| applied.number).collect::<Vec<_>>(), [newest(engine)]);
+        let first = i32::try_from(older.len()).unwrap() + 1;
+        let applied: Vec<i32> = applied.iter().map(|applied| applied.number).collect();
+        assert_eq!(applied, (first..=newest(engine)).collect::<Vec<_>>());
         let error = before.check_schema().await.unwrap_err();
         assert!(matches!(error, StoreError::TooOld { .. }), "{error:?}");
     }
