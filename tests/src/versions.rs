@@ -11,10 +11,12 @@ pub fn newest(engine: Engine) -> i32 {
     ours(engine).last().expect("there are migrations").number
 }
 
-/// Those of the version before: all but the newest.
+/// Those of the last version that cannot work on the schema of this one.
 #[must_use]
-pub fn version_before(engine: Engine) -> &'static [Migration] {
-    ours(engine).split_last().expect("there are migrations").1
+pub fn version_before_the_last_break(engine: Engine) -> &'static [Migration] {
+    let breaks = |migration: &Migration| migration.oldest_compatible == Some(migration.number);
+    let last = ours(engine).iter().rposition(breaks).expect("the limits have been one");
+    &ours(engine)[..last]
 }
 
 /// Those of the next version: one more, which adds what a migration may add while hosts of this

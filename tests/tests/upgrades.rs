@@ -6,7 +6,7 @@ use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::{Scene, TestHost, until};
 use innkeeper_tests::on_both_engines;
 use innkeeper_tests::raw::{Raw, make_gate, open_gate};
-use innkeeper_tests::versions::{newest, next_version, version_before};
+use innkeeper_tests::versions::{newest, next_version, version_before_the_last_break};
 use serde_json::json;
 
 const JOBS: &str = r#"
@@ -132,7 +132,7 @@ on_both_engines! {
     async fn an_older_schema_is_refused_where_it_may_not_be_migrated_and_else_migrated_once_its_hosts_have_gone(engine: Engine) {
         let mut scene = Scene::new(engine).await;
         scene.store = TestDatabase::empty(engine).await;
-        let before = as_seen_by(&scene, version_before(engine)).await;
+        let before = as_seen_by(&scene, version_before_the_last_break(engine)).await;
         before.migrate().await.expect("it is empty");
         before.close().await;
         // A host as the version before registers it, and far from its end.

@@ -192,10 +192,12 @@ impl Reloader {
         self.engine.set_drain_timeout(config.host.drain_timeout);
         self.databases.set(databases);
         if *wish == ReloadWish::Configuration {
-            self.config = config;
+            let before = std::mem::replace(&mut self.config, config);
             watch.follow(&self.config);
-            // Beside the work, as when the host was started.
-            tokio::spawn(log_inspection(self.config.clone()));
+            if (&before.databases, &before.plugins) != (&self.config.databases, &self.config.plugins) {
+                // Beside the work, as when the host was started.
+                tokio::spawn(log_inspection(self.config.clone()));
+            }
         }
         self.remove_superseded(&plugins).await;
         Ok(())

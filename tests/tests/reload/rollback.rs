@@ -1,7 +1,7 @@
 //! Plugins go back to the version before.
 
 use innkeeper_tests::database::Engine;
-use innkeeper_tests::host::guest;
+use innkeeper_tests::host::{TestHost, guest};
 use innkeeper_tests::on_both_engines;
 
 use super::stage::{JOBS, Stage, UNWATCHED};
@@ -83,6 +83,14 @@ on_both_engines! {
         let (code, told) = stage.command(&["plugin", "rollback", "probe", "--wait"]);
         assert_eq!(code, Some(1), "{told}");
         assert!(told.contains("this host has not kept component") && told.contains("--end-rollback"), "{told}");
+        assert_eq!(stage.run().await, stage.release.digest(2));
+        host.stop().await;
+        // One that is started does not run what was rolled back either.
+        let (status, log) = TestHost::start(&stage.configure("inn-1", JOBS)).wait().await;
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(log.contains("inn-1.toml:") && log.contains("this host has not kept component"), "{log}");
+        stage.command(&["plugin", "reload", "probe", "--end-rollback"]);
+        let host = stage.serve(JOBS).await;
         assert_eq!(stage.run().await, stage.release.digest(2));
         host.stop().await;
     }
