@@ -8,7 +8,7 @@ use std::time::Duration;
 use innkeeper_tests::fuzz::arguments::Arguments;
 use innkeeper_tests::fuzz::configuration::Configuration;
 use innkeeper_tests::fuzz::loading::Loading;
-use innkeeper_tests::fuzz::{Options, Target, run};
+use innkeeper_tests::fuzz::{Options, Target, corpus, run};
 
 /// Another seed each time finds more over the months; a finding names the file that repeats it.
 const SEED: &str = "INNKEEPER_TEST_FUZZ_SEED";
@@ -21,6 +21,7 @@ static ONE: Mutex<()> = Mutex::new(());
 
 fn nothing_is_found<T: Target>(iterations: u64) {
     let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(!corpus(T::NAME).is_empty(), "the corpus is not where it was");
     let given = std::env::var(SEED).ok().map(|seed| seed.parse().expect("a seed is a number"));
     let seed = given.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let report = run::<T>(Options { seed, iterations: Some(iterations), time: MOST });

@@ -42,7 +42,7 @@ impl Target for Configuration {
     }
 
     fn seeds() -> Vec<Vec<u8>> {
-        let mut seeds = vec![uncommented(EXAMPLE), EXAMPLE.to_owned()];
+        let mut seeds = vec![uncommented(EXAMPLE), crowd(), EXAMPLE.to_owned()];
         for file in documents() {
             seeds.extend(blocks(&file));
         }
@@ -53,8 +53,13 @@ impl Target for Configuration {
     }
 
     fn mutate(random: &mut Random, pool: &[Vec<u8>]) -> Vec<u8> {
-        // Of the whole example, which comes first, something is in order for longest.
-        let input = if random.u8(..3) == 0 { &pool[0] } else { bytes::choose(random, pool) }.to_vec();
+        // Of the whole example and of the crowd, which come first, something is in order for longest.
+        let input = match random.u8(..6) {
+            0 | 1 => &pool[0],
+            2 => &pool[1],
+            _ => bytes::choose(random, pool),
+        };
+        let input = input.to_vec();
         let other = bytes::choose(random, pool);
         match random.u8(..10) {
             0 => bytes::mutate(random, input, other),
@@ -191,6 +196,32 @@ fn uncommented(example: &str) -> String {
         _ => line.to_owned() + "\n",
     };
     example.lines().map(setting).collect()
+}
+
+/// More jobs than the host runs at once, at the same instants, around changes of the clock, and in limits
+/// that promise more than there is room for: what `check` warns of.
+fn crowd() -> String {
+    const SCHEDULES: &[&str] = &[
+        "{ cron = \"0 3 * * *\", timezone = \"Europe/Berlin\" }",
+        "{ cron = \"30 2 * * *\", timezone = \"Europe/Berlin\", gap = \"skip\", overlap = \"both\" }",
+        "{ cron = \"*/15 * * * *\", timezone = \"America/St_Johns\" }",
+        "{ every = \"15m\" }",
+        "{ every = \"1s\", jitter = \"500ms\" }",
+        "{ at = \"2026-03-29T02:30:00\", timezone = \"Europe/Berlin\" }",
+    ];
+    let mut text = "[host]\nconcurrency = 4\n[databases.app]\nurl = \"sqlite:app.db\"\nmax_connections = 2\n\
+                    [plugins.p]\ncomponent = \"p.wasm\"\n[[plugins.p.databases]]\nname = \"app\"\n\
+                    max_open_transactions = 5\n[queues.a]\nlimit = 50\nlimit_per_host = 40\n"
+        .to_owned();
+    for number in 0..24 {
+        let schedule = SCHEDULES[number % SCHEDULES.len()];
+        text += &format!(
+            "[jobs.j{number}]\nplugin = \"p\"\nhandler = \"h\"\nschedule = {schedule}\nqueue = \"a\"\n\
+             timeout = \"1h\"\nconcurrency = {{ limit = {} }}\n",
+            number + 1
+        );
+    }
+    text
 }
 
 /// README.md and the pages of `docs`.

@@ -5,7 +5,7 @@ use innkeeper::store::{Migration, NewSession, SessionId, Store, StoreError, migr
 use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::PATIENCE;
 use innkeeper_tests::raw::Raw;
-use innkeeper_tests::versions::{newest, next_version, version_before_the_last_break};
+use innkeeper_tests::versions::{newest, next_version};
 use uuid::Uuid;
 
 use crate::rule;

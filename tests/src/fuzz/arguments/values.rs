@@ -283,7 +283,8 @@ impl Image<'_> {
             "job" => choices.of(&["fuzz-child", "fuzz-child", "fuzz", "", "a\0b"]).to_owned(),
             _ if choices.rarely(24) => {
                 let unit = choices.of(&["x", "é", "\0", "[", "{\"a\":", "\n", "\u{1f980}", "0"]);
-                unit.repeat(1 << choices.below(17))
+                // Bounds are often powers of two: the first byte decides whether one is within a character.
+                "a".repeat(choices.below(2)) + &unit.repeat(1 << choices.below(17))
             }
             _ if choices.rarely(8) => format!("{}{}", choices.of(TEXTS), choices.of(TEXTS)),
             _ => choices.of(TEXTS).to_owned(),
