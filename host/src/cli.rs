@@ -22,6 +22,7 @@ mod check;
 mod execution;
 mod fires;
 mod grace;
+mod grants;
 mod host;
 mod init;
 mod job;

@@ -11,11 +11,20 @@ use crate::toolchain::GUEST_TARGET;
 /// What is built for the host: every package that is not only a guest. Builds, tests and the
 /// demo all name the same packages, because cargo unites the features of dependencies over
 /// those, and a smaller selection would compile wasmtime and sqlx a second time.
-pub const HOST_PACKAGES: &[&str] =
-    &["--workspace", "--exclude", "probe", "--exclude", "hostile", "--exclude", "bench"];
+pub const HOST_PACKAGES: &[&str] = &[
+    "--workspace",
+    "--exclude",
+    "probe",
+    "--exclude",
+    "hostile",
+    "--exclude",
+    "bench",
+    "--exclude",
+    "capable",
+];
 
 /// The components that tests, demo and benchmarks run.
-const GUESTS: &[&str] = &["bench", "hostile", "maintenance", "probe"];
+const GUESTS: &[&str] = &["bench", "capable", "hostile", "maintenance", "probe"];
 
 /// The program of the benchmarks.
 const BENCH: &str = "innkeeper-bench";

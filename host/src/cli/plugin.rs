@@ -1,9 +1,11 @@
 //! `innkeeper plugin …`
 
 use clap::Subcommand;
+use serde::Serialize;
 use serde_json::json;
 
 use super::execution::in_one_line;
+use super::grants::{Granted, Grants};
 use super::table::table;
 use super::{CliError, Global, Report};
 use crate::store::StoreError;
@@ -11,7 +13,7 @@ use crate::wire;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
-    /// List the plugins that the hosts have loaded, and their handlers.
+    /// List the plugins that the hosts have loaded, their handlers, and what this host's file grants them.
     List,
 }
 
@@ -32,5 +34,25 @@ pub(super) async fn run(global: &Global, command: PluginCommand) -> Result<Repor
         })
     });
     let text = table(["PLUGIN", "HANDLER", "HOSTS", "COMPONENT", "SUMMARY"], rows);
-    Ok(Report::new(&json!({ "plugins": plugins }), text))
+    let config = global.load()?;
+    let listed = plugins.iter().map(|plugin| Listed {
+        grants: config
+            .plugins
+            .iter()
+            .find(|(name, _)| name.as_str() == plugin.name)
+            .map(|(_, plugin)| Grants::of(plugin)),
+        plugin,
+    });
+    let listed: Vec<_> = listed.collect();
+    let text = format!("{}\n\n{}", text.trim_end(), Granted(&config));
+    Ok(Report::new(&json!({ "plugins": listed }), text.trim_end()))
+}
+
+/// A plugin of the store.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    plugin: &'a wire::Plugin,
+    /// Null where this host's file has no such plugin.
+    grants: Option<Grants>,
 }

@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-use super::body::{RequestBody, ResponseBody};
+use super::body::{RequestBody, ResponseBody, ResponseBounds};
 use super::connect::{self, Destination, NotConnected, Stream};
+use super::mask::Mask;
 use super::{Connection, Sent};
 use crate::capability::rule::{Rule, Scheme, Target};
 use crate::capability::{HttpGrant, HttpLimits};
@@ -53,6 +54,8 @@ struct Admitted<'a> {
     grant: &'a HttpGrant,
     rule: &'a Rule,
     permit: OwnedSemaphorePermit,
+    /// Of the secrets that it has.
+    mask: Mask,
 }
 
 /// When a request ends without an answer.
@@ -94,7 +97,7 @@ impl Exchange {
         let too_large = Arc::new(AtomicBool::new(false));
         let body = RequestBody::new(body, limits.max_request_bytes, too_large.clone());
         let answered = answer(stream, hyper::Request::from_parts(parts, body), &deadlines).await;
-        let (response, connection) = match answered {
+        let (mut response, connection) = match answered {
             Ok(answered) => answered,
             Err(_) if too_large.load(Ordering::Relaxed) => {
                 let refusal = self.too_large(limits.max_request_bytes);
@@ -103,17 +106,16 @@ impl Exchange {
             }
             Err(error) => return Err(error),
         };
-        let response = response.map(|incoming| {
-            let held = (admitted.permit, entered);
-            let body = ResponseBody::new(
-                incoming,
-                limits.max_response_bytes,
-                deadlines.whole,
-                deadlines.between_bytes,
-                held,
-            );
-            body.boxed_unsync()
-        });
+        admitted.mask.headers(response.headers_mut());
+        let bounds = ResponseBounds {
+            most: limits.max_response_bytes,
+            deadline: deadlines.whole,
+            pause: deadlines.between_bytes,
+            refusals: self.refusals.clone(),
+        };
+        let held = (admitted.permit, entered);
+        let response =
+            response.map(|incoming| ResponseBody::new(incoming, bounds, admitted.mask, held).boxed_unsync());
         Ok((response, connection))
     }
 
@@ -141,7 +143,7 @@ impl Exchange {
         let method = parts.method.as_str().to_owned();
         let target = Target { method: &method, scheme, host, port, path: uri.path() };
         let (grant, rule) = self.find(&target)?;
-        self.put_secrets(parts, &target)?;
+        let mask = Mask::new(self.put_secrets(parts, &target)?);
         let limits = &grant.limits;
         let length =
             parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -153,7 +155,7 @@ impl Exchange {
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1).
         parts.uri = Uri::from(path);
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        Ok(Admitted { host: host.to_owned(), port, scheme, grant, rule, permit })
+        Ok(Admitted { host: host.to_owned(), port, scheme, grant, rule, permit, mask })
     }
 
     fn find(&self, target: &Target<'_>) -> Result<(&HttpGrant, &Rule), Refusal> {
@@ -181,9 +183,10 @@ impl Exchange {
         })
     }
 
-    /// Puts the secrets in the place of their placeholders.
-    fn put_secrets(&self, parts: &mut Parts, target: &Target<'_>) -> Result<(), Refusal> {
+    /// Puts the secrets in the place of their placeholders, and returns those.
+    fn put_secrets(&self, parts: &mut Parts, target: &Target<'_>) -> Result<Vec<String>, Refusal> {
         let plugin = &self.granted.plugin;
+        let mut put = Vec::new();
         for secret in &self.granted.secrets {
             let name = &secret.name;
             let refusal = |why: String| Refusal {
@@ -213,9 +216,10 @@ impl Exchange {
                 *value = HeaderValue::from_bytes(&replaced)
                     .map_err(|_| refusal(format!("the secret `{name}` fits no header")))?;
                 value.set_sensitive(true);
+                put.push(secret.value.clone());
             }
         }
-        Ok(())
+        Ok(put)
     }
 
     async fn connect(
