@@ -7,7 +7,7 @@ mod server;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use innkeeper::execution::{FailureKind, State};
+use innkeeper::execution::State;
 use innkeeper::store::{ExecutionRecord, Store};
 use innkeeper_tests::database::Engine;
 use innkeeper_tests::host::{Scene, TestHost, guest, until};
@@ -38,7 +38,7 @@ fn file(keys: &str) -> String {
     let mut text = format!("[plugins.capable]\ncomponent = {:?}\n{keys}\n", guest("capable"));
     for handler in ["at-once", "file", "request", "socket", "variables"] {
         let job = format!(
-            "[jobs.{handler}]\nplugin = \"capable\"\nhandler = \"{handler}\"\nargs = {}\nretry = {{ max_attempts = 1 }}\n",
+            "[jobs.{handler}]\nplugin = \"capable\"\nhandler = \"{handler}\"\nargs = {}\nretry = {{ max_attempts = 1 }}\ncancel_grace = \"0s\"\n",
             match handler {
                 "at-once" => "{ count = 0, request = { scheme = \"http\", authority = \"h.test\" } }",
                 "file" => "{ how = \"look\", path = \"/\" }",
@@ -155,17 +155,15 @@ on_both_engines! {
     async fn requests_stay_within_their_bounds(engine: Engine) {
         let server = Server::new().await;
         let keys = format!(
-            "allow = [\"* http://{}\"]\nfirst_byte_timeout = \"300ms\"\ntimeout = \"1s\"\nmax_open_requests = 2\n\
-             max_request_bytes = \"64 KiB\"\nmax_response_bytes = \"64 KiB\"",
+            "allow = [\"* http://{}\"]\nmax_open_requests = 2\nmax_request_bytes = \"64 KiB\"\n\
+             max_response_bytes = \"64 KiB\"",
             server.address
         );
         let stage = Stage::new(engine, &http(&keys)).await;
         for (path, outcome) in [
-            ("/silent", "HttpResponseTimeout"),
             ("/broken", "HttpProtocolError"),
             ("/large-head", "HttpResponseHeaderSectionSize"),
             // In the middle of a body there is no code, only a text.
-            ("/stalled", "HTTP response timeout"),
             ("/large?65537", "HTTP response body size"),
         ] {
             let ended = stage.request(get(&server, path)).await;
@@ -190,20 +188,30 @@ on_both_engines! {
         outcomes.sort();
         assert_eq!(outcomes, ["\"ConnectionLimitReached\"", "200", "200"]);
         assert!(ended.log[0].contains("`max_open_requests`"), "{:?}", ended.log);
-        let nobody = with(get(&server, "/"), "authority", json!("127.0.0.1:1"));
-        stage.request(nobody).await.is_refused("HttpRequestDenied", &[]);
         until("every connection is closed", async || (server.open() == 0).then_some(())).await;
         stage.host.stop().await;
     }
 
+    async fn no_server_makes_a_handler_wait_for_longer_than_it_may(engine: Engine) {
+        let server = Server::new().await;
+        let allow = format!("allow = [\"* http://{}\"]", server.address);
+        for (key, path) in [("first_byte_timeout", "/silent"), ("timeout", "/silent"), ("timeout", "/stalled")] {
+            let stage = Stage::new(engine, &http(&format!("{allow}\n{key} = \"300ms\""))).await;
+            let ended = stage.request(get(&server, path)).await;
+            let error = ended.result["error"].as_str().unwrap_or_default();
+            assert_eq!(error.replace(' ', "").to_lowercase(), "httpresponsetimeout", "{key} {path}");
+            stage.host.stop().await;
+        }
+    }
+
     async fn a_connection_ends_with_the_execution(engine: Engine) {
         let server = Server::new().await;
-        let keys = format!("limits = {{ timeout = \"1s\" }}\n{}", http(&format!("allow = [\"* http://{}\"]", server.address)));
-        let stage = Stage::new(engine, &keys).await;
-        let ended = stage.run("request", get(&server, "/silent")).await;
-        let error = ended.record.error.as_ref().expect("it was stopped");
-        assert_eq!(error.kind, FailureKind::Timeout);
-        assert_eq!(server.heads().len(), 1);
+        let stage = Stage::new(engine, &http(&format!("allow = [\"* http://{}\"]", server.address))).await;
+        let id = stage.scene.enqueue(&stage.store, "request", &get(&server, "/silent")).await;
+        until("the server has the request", async || (server.heads().len() == 1).then_some(())).await;
+        let output = stage.scene.innkeeper(&["execution", "cancel", &id.to_string()]);
+        assert!(output.status.success(), "{output:?}");
+        stage.scene.wait_for(&stage.store, id, &[State::Cancelled]).await;
         until("the connection is closed", async || (server.open() == 0).then_some(())).await;
         stage.host.stop().await;
     }

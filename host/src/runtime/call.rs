@@ -92,7 +92,7 @@ impl Runtime {
         let memory = &store.data().memory;
         let (complaint, memory_peak_bytes) = (memory.complaint(), memory.peak());
         let http_requests = store.data().requests.sent();
-        store.data().refusals.flush().await;
+        store.data().refusals.finish().await;
         drop(store);
 
         let rest = output.finish();

@@ -1,15 +1,17 @@
 //! One request: whether it is granted, and its way to an answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::{PathAndQuery, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
@@ -34,6 +36,8 @@ pub(super) struct Exchange {
     activity: Activity,
     pub(super) sent: AtomicU64,
     open: Arc<Semaphore>,
+    /// Bodies of requests that are not sent; aborted when the execution has ended.
+    drained: Mutex<JoinSet<()>>,
 }
 
 /// A request that is not sent, or has no answer because of the grants.
@@ -70,7 +74,7 @@ impl Exchange {
     pub(super) fn new(granted: Arc<Granted>, refusals: Arc<Refusals>, activity: Activity) -> Self {
         let open = granted.http.as_ref().map_or(0, |http| http.limits.max_open_requests);
         let open = Arc::new(Semaphore::new(usize::try_from(open).unwrap_or(usize::MAX)));
-        Self { granted, refusals, activity, sent: AtomicU64::new(0), open }
+        Self { granted, refusals, activity, sent: AtomicU64::new(0), open, drained: Mutex::default() }
     }
 
     /// Sends a request, if it is granted. The host follows no redirect.
@@ -87,7 +91,10 @@ impl Exchange {
         let deadlines = Deadlines::new(begun, &admitted.grant.limits, &options);
         let stream = match self.connect(&admitted, &deadlines).await {
             Ok(stream) => stream,
-            Err(NotConnected::Failed(error)) => return Err(error),
+            Err(NotConnected::Failed(error)) => {
+                self.drain(body);
+                return Err(error);
+            }
             Err(NotConnected::Prohibited(address, kind)) => {
                 let refusal = self.prohibited(&admitted, &address.to_string(), kind);
                 return Err(self.refuse(refusal, body).await);
@@ -244,12 +251,21 @@ impl Exchange {
     }
 
     /// Records a refusal, and returns what the guest is told.
-    async fn refuse(&self, refusal: Refusal, mut body: WasiBody) -> Error {
+    async fn refuse(&self, refusal: Refusal, body: WasiBody) -> Error {
         self.refusals.record(refusal.kind, &refusal.target, || refusal.message).await;
-        // A guest that still writes the body when nobody reads it takes that for a failure of its
-        // own, and some runtimes abort.
-        while let Some(Ok(_)) = body.frame().await {}
+        self.drain(body);
         refusal.error
+    }
+
+    /// Takes a body and drops it. A guest that still writes when nobody reads takes that for a
+    /// failure of its own, and some languages' runtimes abort.
+    fn drain(&self, mut body: WasiBody) {
+        if body.is_end_stream() {
+            return;
+        }
+        let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        while drained.try_join_next().is_some() {}
+        drained.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
     }
 
     fn prohibited(&self, admitted: &Admitted<'_>, address: &str, kind: &str) -> Refusal {
