@@ -93,6 +93,10 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Se
         }
     }
     let head = String::from_utf8_lossy(&head).into_owned();
+    // Whoever answers before it has the body may be done before there is too much of it.
+    if head.contains("transfer-encoding: chunked") && !read_chunks(&mut stream).await {
+        return;
+    }
     let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
     seen.lock().expect("no holder panics").heads.push(head.clone());
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -115,4 +119,18 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Se
     // The body that was sent is of no interest, only when the other side leaves.
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Reads a body in chunks to its end; false where there is none.
+async fn read_chunks(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+    const END: &[u8] = b"0\r\n\r\n";
+    let (mut last, mut buffer) = (Vec::new(), [0; 4096]);
+    while !last.ends_with(END) {
+        match stream.read(&mut buffer).await {
+            Ok(read) if read > 0 => last.extend_from_slice(&buffer[..read]),
+            _ => return false,
+        }
+        last.drain(..last.len().saturating_sub(END.len()));
+    }
+    true
 }
