@@ -24,6 +24,7 @@ mod compile_component;
 mod execution;
 mod fires;
 mod grace;
+mod grants;
 mod host;
 mod init;
 mod job;

@@ -21,10 +21,12 @@ pub const HOST_PACKAGES: &[&str] = &[
     "bench",
     "--exclude",
     "command",
+    "--exclude",
+    "capable",
 ];
 
 /// The components that tests, demo and benchmarks run.
-const GUESTS: &[&str] = &["bench", "command", "hostile", "maintenance", "probe"];
+const GUESTS: &[&str] = &["bench", "capable", "command", "hostile", "maintenance", "probe"];
 
 /// The program of the benchmarks.
 const BENCH: &str = "innkeeper-bench";

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::grants::{Granted, Grants};
 use super::{CliError, Exit, Global, Report, one_by_one, visible};
 use crate::check::difference::{Difference, Stored};
 use crate::check::durations::{self, Taken};
@@ -44,6 +45,9 @@ struct Checked {
     jobs: usize,
     errors: Vec<Complaint>,
     warnings: Vec<Complaint>,
+    /// By plugin; where the file is in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grants: Option<BTreeMap<String, Grants>>,
     /// With `--against-store`.
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<Difference>,
@@ -101,7 +105,8 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         return Err(CliError::unreachable(one_by_one(met.unreachable)));
     }
     let text = format!(
-        "{} is in order: {}, {}.",
+        "{}{} is in order: {}, {}.",
+        Granted(&config),
         global.config.display(),
         counted(plugin_count, "plugin"),
         counted(job_count, "job")
@@ -120,6 +125,9 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         jobs: job_count,
         errors: Vec::new(),
         warnings: complaints_of(&found),
+        grants: Some(
+            config.plugins.iter().map(|(name, plugin)| (name.to_string(), Grants::of(plugin))).collect(),
+        ),
         difference: met.difference,
     };
     let exit = if is_different { Exit::DIFFERENT } else { Exit::Done };
@@ -250,8 +258,15 @@ async fn history(config: &Config, store: &Store, now: Timestamp) -> BTreeMap<Nam
 
 fn refused(plugins: usize, jobs: usize, errors: &ConfigErrors, warnings: &ConfigErrors) -> Report {
     let (text, warnings) = (errors.to_string(), complaints_of(warnings));
-    let checked =
-        Checked { ok: false, plugins, jobs, errors: complaints_of(errors), warnings, difference: None };
+    let checked = Checked {
+        ok: false,
+        plugins,
+        jobs,
+        errors: complaints_of(errors),
+        warnings,
+        grants: None,
+        difference: None,
+    };
     Report { exit: Exit::Usage, ..Report::new(&checked, text) }
 }
 

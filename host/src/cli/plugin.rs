@@ -4,9 +4,11 @@ mod compile;
 mod inspect;
 
 use clap::Subcommand;
+use serde::Serialize;
 use serde_json::json;
 
 use super::execution::in_one_line;
+use super::grants::{Granted, Grants};
 use super::table::table;
 use super::{CliError, Global, Report};
 use crate::store::{Rollback, StoreError};
@@ -17,7 +19,7 @@ mod rollback;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
-    /// List the plugins that the hosts have loaded, and their handlers.
+    /// List the plugins that the hosts have loaded, their handlers, and what this host's file grants them.
     List,
     /// Compile components ahead, so that hosts on this machine start at once.
     Compile(compile::Compile),
@@ -63,5 +65,25 @@ async fn list(global: &Global) -> Result<Report, CliError> {
         ));
     }
     let rollbacks: Vec<_> = rollbacks.iter().map(wire::Rollback::from).collect();
-    Ok(Report::new(&json!({ "plugins": plugins, "rollbacks": rollbacks }), text))
+    let config = global.load()?;
+    let listed = plugins.iter().map(|plugin| Listed {
+        grants: config
+            .plugins
+            .iter()
+            .find(|(name, _)| name.as_str() == plugin.name)
+            .map(|(_, plugin)| Grants::of(plugin)),
+        plugin,
+    });
+    let listed: Vec<_> = listed.collect();
+    let text = format!("{}\n\n{}", text.trim_end(), Granted(&config));
+    Ok(Report::new(&json!({ "plugins": listed, "rollbacks": rollbacks }), text.trim_end()))
+}
+
+/// A plugin of the store.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    plugin: &'a wire::Plugin,
+    /// Null where this host's file has no such plugin.
+    grants: Option<Grants>,
 }

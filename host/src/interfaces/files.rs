@@ -12,7 +12,7 @@ use wasmtime_wasi::filesystem::{WasiFilesystemCtx, WasiFilesystemCtxView, WasiFi
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorStat, ErrorCode, HostDescriptor, OpenFlags, PathFlags,
+    Descriptor, DescriptorFlags, ErrorCode, HostDescriptor, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
@@ -75,27 +75,28 @@ pub fn add_to_linker<T: Send + 'static>(
             Box::new(async move { get(store.data_mut()).open_at(fd, follow, path, how, flags).await })
         },
     )?;
-    types.func_wrap_async(
-        "[method]descriptor.stat-at",
-        move |mut store, (fd, follow, path): (Resource<Descriptor>, PathFlags, String)| {
-            Box::new(async move { get(store.data_mut()).stat_at(fd, follow, path).await })
-        },
-    )?;
-    macro_rules! change {
-        ($name:literal, $method:ident) => {
-            types.func_wrap_async($name, move |mut store, (fd, path): (Resource<Descriptor>, String)| {
-                Box::new(async move {
-                    let mut view = get(store.data_mut());
-                    let (folder, shown) = (again(&fd), path.clone());
-                    let done = view.wasi().$method(fd, path).await;
-                    view.settle(&folder, &shown, true, done).await
-                })
-            })?;
+    macro_rules! path {
+        ($name:literal, $method:ident, writes = $writes:literal $(, $before:ident: $type:ty)?) => {
+            types.func_wrap_async(
+                $name,
+                move |mut store, (fd, $($before,)? path): (Resource<Descriptor>, $($type,)? String)| {
+                    Box::new(async move {
+                        let mut view = get(store.data_mut());
+                        let (folder, shown) = (again(&fd), path.clone());
+                        let done = view.wasi().$method(fd, $($before,)? path).await;
+                        view.settle(&folder, &shown, $writes, done).await
+                    })
+                },
+            )?;
         };
     }
-    change!("[method]descriptor.create-directory-at", create_directory_at);
-    change!("[method]descriptor.remove-directory-at", remove_directory_at);
-    change!("[method]descriptor.unlink-file-at", unlink_file_at);
+    path!("[method]descriptor.stat-at", stat_at, writes = false, follow: PathFlags);
+    path!("[method]descriptor.metadata-hash-at", metadata_hash_at, writes = false, follow: PathFlags);
+    path!("[method]descriptor.readlink-at", readlink_at, writes = false);
+    path!("[method]descriptor.create-directory-at", create_directory_at, writes = true);
+    path!("[method]descriptor.remove-directory-at", remove_directory_at, writes = true);
+    path!("[method]descriptor.unlink-file-at", unlink_file_at, writes = true);
+    path!("[method]descriptor.symlink-at", symlink_at, writes = true, old: String);
     types.func_wrap_async(
         "[method]descriptor.rename-at",
         move |mut store,
@@ -169,17 +170,6 @@ impl FilesView<'_> {
         self.settle(&folder, &shown, writes, done).await
     }
 
-    async fn stat_at(
-        &mut self,
-        fd: Resource<Descriptor>,
-        follow: PathFlags,
-        path: String,
-    ) -> Result<(Result<DescriptorStat, ErrorCode>,)> {
-        let (folder, shown) = (again(&fd), path.clone());
-        let done = self.wasi().stat_at(fd, follow, path).await;
-        self.settle(&folder, &shown, false, done).await
-    }
-
     fn is_nowhere(&self, fd: &Resource<Descriptor>) -> bool {
         self.folders.nowhere.contains(&fd.rep())
     }
@@ -200,13 +190,7 @@ impl FilesView<'_> {
         let granted = self.folders.granted.clone();
         let plugin = &granted.plugin;
         if self.is_nowhere(folder) {
-            let message = || {
-                format!(
-                    "the path `/{path}` was refused, because it is in no folder that the plugin is granted; to grant \
-                     one, add `[[plugins.{plugin}.files]]` with `path = \"…\"` and `as = \"/{path}\"` or a folder above it"
-                )
-            };
-            self.folders.refusals.record(Kind::Files, path, message).await;
+            self.folders.refusals.note_path(path);
             return Ok((Err(ErrorCode::Access),));
         }
         if !matches!(error, ErrorCode::NotPermitted | ErrorCode::ReadOnly | ErrorCode::Access) {

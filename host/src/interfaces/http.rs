@@ -16,6 +16,7 @@ use wasmtime_wasi_http::{
 mod body;
 mod connect;
 mod exchange;
+mod mask;
 #[cfg(test)]
 mod tests;
 

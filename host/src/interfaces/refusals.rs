@@ -13,6 +13,9 @@ use crate::execution::{LogLevel, LogLine};
 /// A guest that tries everything shall not fill its log with what it was refused.
 const MOST_LINES: usize = 32;
 
+/// Paths that are named in one line.
+const MOST_PATHS: usize = 5;
+
 /// The refusals of one execution.
 pub struct Refusals {
     plugin: String,
@@ -25,6 +28,10 @@ struct Noted {
     seen: BTreeSet<(Kind, String)>,
     /// Noted where nothing could be recorded.
     waiting: Vec<LogLine>,
+    /// The first paths that are in no folder.
+    paths: Vec<String>,
+    /// Whether there were more of them.
+    more_paths: bool,
 }
 
 /// What was refused.
@@ -70,7 +77,7 @@ impl Refusals {
         self.flush().await;
     }
 
-    /// Notes one where there is nobody to wait: [`Self::flush`] records it.
+    /// Notes one where there is nobody to wait: [`Self::finish`] records it.
     pub fn note(&self, kind: Kind, target: &str, message: impl FnOnce() -> String) {
         let mut noted = self.lock();
         let target = bounds::cut(target.to_owned(), bounds::FIELD_NAME);
@@ -86,8 +93,42 @@ impl Refusals {
         noted.waiting.push(LogLine { at: crate::clock::now(), level: LogLevel::Warn, message, fields });
     }
 
-    /// Records what was noted.
-    pub async fn flush(&self) {
+    /// Notes a path that is in no folder. All of them are told in one line at the end: a language's
+    /// runtime may look for its modules in a dozen places.
+    pub fn note_path(&self, path: &str) {
+        let mut noted = self.lock();
+        let path = format!("`/{}`", bounds::cut(path.trim_start_matches('/').to_owned(), bounds::FIELD_NAME));
+        if noted.paths.contains(&path) {
+            return;
+        }
+        if noted.paths.len() < MOST_PATHS {
+            noted.paths.push(path);
+        } else {
+            noted.more_paths = true;
+        }
+    }
+
+    /// Records what is left, at the end of the execution.
+    pub async fn finish(&self) {
+        let (paths, more) = {
+            let mut noted = self.lock();
+            (std::mem::take(&mut noted.paths), noted.more_paths)
+        };
+        if !paths.is_empty() {
+            let (paths, plugin) = (paths.join(", "), &self.plugin);
+            let others = if more { " and others" } else { "" };
+            self.note(Kind::Files, "", || {
+                format!(
+                    "refused: {paths}{others}, in no folder that the plugin is granted; to grant \
+                     one, add `[[plugins.{plugin}.files]]` with `path = \"…\"` and `as = \"…\"`, where the plugin \
+                     looks for it"
+                )
+            });
+        }
+        self.flush().await;
+    }
+
+    async fn flush(&self) {
         let refused = std::mem::take(&mut self.lock().waiting);
         for line in refused {
             self.output.log(line).await;
@@ -96,5 +137,76 @@ impl Refusals {
 
     fn lock(&self) -> MutexGuard<'_, Noted> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use serde_json::Value;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::execution::Progress;
+    use crate::interfaces::{EnqueueError, EnqueueRequest};
+
+    /// Keeps what is logged.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Port for Log {
+        async fn log(&self, lines: Vec<LogLine>) {
+            self.0.lock().unwrap().extend(lines.into_iter().map(|line| line.message));
+        }
+
+        async fn progress(&self, _progress: Progress) {}
+
+        async fn save_checkpoint(&self, _state: Value) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn cancelled(&self) -> bool {
+            false
+        }
+
+        async fn enqueue(&self, _request: EnqueueRequest) -> Result<Uuid, EnqueueError> {
+            Ok(Uuid::nil())
+        }
+    }
+
+    fn refusals() -> (Arc<Log>, Refusals) {
+        let log = Arc::new(Log::default());
+        (log.clone(), Refusals::new("p", log, Output::default()))
+    }
+
+    #[tokio::test]
+    async fn the_same_is_told_once_and_a_guest_that_tries_everything_fills_no_log() {
+        let (log, refusals) = refusals();
+        for _ in 0..3 {
+            refusals.record(Kind::Http, "a", || "a was refused".to_owned()).await;
+        }
+        assert_eq!(*log.0.lock().unwrap(), ["a was refused"]);
+        for number in 0..1000 {
+            refusals.record(Kind::Http, &number.to_string(), || "refused".to_owned()).await;
+        }
+        refusals.finish().await;
+        let lines = log.0.lock().unwrap().clone();
+        assert_eq!(lines.len(), MOST_LINES + 1);
+        assert!(lines[MOST_LINES].starts_with("further refusals"), "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn paths_are_told_together_at_the_end() {
+        let (log, refusals) = refusals();
+        for path in ["a", "/a", "b", "c", "d", "e", "f"] {
+            refusals.note_path(path);
+        }
+        assert!(log.0.lock().unwrap().is_empty());
+        refusals.finish().await;
+        let lines = log.0.lock().unwrap().clone();
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].starts_with("refused: `/a`, `/b`, `/c`, `/d`, `/e` and others, in"), "{lines:?}");
+        assert!(lines[0].contains("[[plugins.p.files]]"), "{lines:?}");
     }
 }

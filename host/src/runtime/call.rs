@@ -93,7 +93,7 @@ impl Runtime {
         (usage.cpu_us, usage.memory_peak_bytes) = (micros(meter.used()), store.data().memory.peak());
         usage.fuel = component.fuel(call.limits).map(|fuel| fuel - store.get_fuel().unwrap_or(fuel));
         usage.http_requests = store.data().requests.sent();
-        store.data().refusals.flush().await;
+        store.data().refusals.finish().await;
         let (complaint, shortage) = (store.data().memory.complaint(), store.data().memory.shortage());
         drop(store);
 

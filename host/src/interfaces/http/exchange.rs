@@ -1,21 +1,24 @@
 //! One request: whether it is granted, and its way to an answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::{PathAndQuery, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-use super::body::{RequestBody, ResponseBody};
+use super::body::{RequestBody, ResponseBody, ResponseBounds};
 use super::connect::{self, Destination, NotConnected, Stream};
+use super::mask::Mask;
 use super::{Connection, Sent};
 use crate::capability::rule::{Rule, Scheme, Target};
 use crate::capability::{HttpGrant, HttpLimits};
@@ -33,6 +36,8 @@ pub(super) struct Exchange {
     activity: Activity,
     pub(super) sent: AtomicU64,
     open: Arc<Semaphore>,
+    /// Bodies of requests that are not sent; aborted when the execution has ended.
+    drained: Mutex<JoinSet<()>>,
 }
 
 /// A request that is not sent, or has no answer because of the grants.
@@ -53,6 +58,8 @@ struct Admitted<'a> {
     grant: &'a HttpGrant,
     rule: &'a Rule,
     permit: OwnedSemaphorePermit,
+    /// Of the secrets that it has.
+    mask: Mask,
 }
 
 /// When a request ends without an answer.
@@ -67,7 +74,7 @@ impl Exchange {
     pub(super) fn new(granted: Arc<Granted>, refusals: Arc<Refusals>, activity: Activity) -> Self {
         let open = granted.http.as_ref().map_or(0, |http| http.limits.max_open_requests);
         let open = Arc::new(Semaphore::new(usize::try_from(open).unwrap_or(usize::MAX)));
-        Self { granted, refusals, activity, sent: AtomicU64::new(0), open }
+        Self { granted, refusals, activity, sent: AtomicU64::new(0), open, drained: Mutex::default() }
     }
 
     /// Sends a request, if it is granted. The host follows no redirect.
@@ -84,7 +91,10 @@ impl Exchange {
         let deadlines = Deadlines::new(begun, &admitted.grant.limits, &options);
         let stream = match self.connect(&admitted, &deadlines).await {
             Ok(stream) => stream,
-            Err(NotConnected::Failed(error)) => return Err(error),
+            Err(NotConnected::Failed(error)) => {
+                self.drain(body);
+                return Err(error);
+            }
             Err(NotConnected::Prohibited(address, kind)) => {
                 let refusal = self.prohibited(&admitted, &address.to_string(), kind);
                 return Err(self.refuse(refusal, body).await);
@@ -94,7 +104,7 @@ impl Exchange {
         let too_large = Arc::new(AtomicBool::new(false));
         let body = RequestBody::new(body, limits.max_request_bytes, too_large.clone());
         let answered = answer(stream, hyper::Request::from_parts(parts, body), &deadlines).await;
-        let (response, connection) = match answered {
+        let (mut response, connection) = match answered {
             Ok(answered) => answered,
             Err(_) if too_large.load(Ordering::Relaxed) => {
                 let refusal = self.too_large(limits.max_request_bytes);
@@ -103,17 +113,16 @@ impl Exchange {
             }
             Err(error) => return Err(error),
         };
-        let response = response.map(|incoming| {
-            let held = (admitted.permit, entered);
-            let body = ResponseBody::new(
-                incoming,
-                limits.max_response_bytes,
-                deadlines.whole,
-                deadlines.between_bytes,
-                held,
-            );
-            body.boxed_unsync()
-        });
+        admitted.mask.headers(response.headers_mut());
+        let bounds = ResponseBounds {
+            most: limits.max_response_bytes,
+            deadline: deadlines.whole,
+            pause: deadlines.between_bytes,
+            refusals: self.refusals.clone(),
+        };
+        let held = (admitted.permit, entered);
+        let response =
+            response.map(|incoming| ResponseBody::new(incoming, bounds, admitted.mask, held).boxed_unsync());
         Ok((response, connection))
     }
 
@@ -141,7 +150,7 @@ impl Exchange {
         let method = parts.method.as_str().to_owned();
         let target = Target { method: &method, scheme, host, port, path: uri.path() };
         let (grant, rule) = self.find(&target)?;
-        self.put_secrets(parts, &target)?;
+        let mask = Mask::new(self.put_secrets(parts, &target)?);
         let limits = &grant.limits;
         let length =
             parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -153,7 +162,7 @@ impl Exchange {
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1).
         parts.uri = Uri::from(path);
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        Ok(Admitted { host: host.to_owned(), port, scheme, grant, rule, permit })
+        Ok(Admitted { host: host.to_owned(), port, scheme, grant, rule, permit, mask })
     }
 
     fn find(&self, target: &Target<'_>) -> Result<(&HttpGrant, &Rule), Refusal> {
@@ -181,9 +190,10 @@ impl Exchange {
         })
     }
 
-    /// Puts the secrets in the place of their placeholders.
-    fn put_secrets(&self, parts: &mut Parts, target: &Target<'_>) -> Result<(), Refusal> {
+    /// Puts the secrets in the place of their placeholders, and returns those.
+    fn put_secrets(&self, parts: &mut Parts, target: &Target<'_>) -> Result<Vec<String>, Refusal> {
         let plugin = &self.granted.plugin;
+        let mut put = Vec::new();
         for secret in &self.granted.secrets {
             let name = &secret.name;
             let refusal = |why: String| Refusal {
@@ -213,9 +223,10 @@ impl Exchange {
                 *value = HeaderValue::from_bytes(&replaced)
                     .map_err(|_| refusal(format!("the secret `{name}` fits no header")))?;
                 value.set_sensitive(true);
+                put.push(secret.value.clone());
             }
         }
-        Ok(())
+        Ok(put)
     }
 
     async fn connect(
@@ -240,12 +251,21 @@ impl Exchange {
     }
 
     /// Records a refusal, and returns what the guest is told.
-    async fn refuse(&self, refusal: Refusal, mut body: WasiBody) -> Error {
+    async fn refuse(&self, refusal: Refusal, body: WasiBody) -> Error {
         self.refusals.record(refusal.kind, &refusal.target, || refusal.message).await;
-        // A guest that still writes the body when nobody reads it takes that for a failure of its
-        // own, and some runtimes abort.
-        while let Some(Ok(_)) = body.frame().await {}
+        self.drain(body);
         refusal.error
+    }
+
+    /// Takes a body and drops it. A guest that still writes when nobody reads takes that for a
+    /// failure of its own, and some languages' runtimes abort.
+    fn drain(&self, mut body: WasiBody) {
+        if body.is_end_stream() {
+            return;
+        }
+        let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        while drained.try_join_next().is_some() {}
+        drained.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
     }
 
     fn prohibited(&self, admitted: &Admitted<'_>, address: &str, kind: &str) -> Refusal {
