@@ -37,6 +37,9 @@ const ROUNDS: usize = 5;
 /// The host is looked at so often in all. A third of it is enough for a median.
 const SAMPLES: u32 = 720;
 
+/// The short form reloads so often in each block of its warm-up.
+const WARM_UP_RELOADS: usize = 2;
+
 /// The short form gives up after as many stretches.
 const STRETCHES: usize = 4;
 
@@ -111,6 +114,12 @@ pub async fn kept_in(engine: Engine, warm_up: usize, blocks: usize, rounds: usiz
             files.0 = host.open_files().len();
         }
         work.enqueue(rounds).await;
+        if block < warm_up {
+            // What compiles keeps memory for the next time, on each of its threads.
+            for _ in 0..WARM_UP_RELOADS {
+                reloads.reload(&host).await;
+            }
+        }
         reloads.keep_up(&host, work.executions()).await;
         gauges.until_all_have_ended(work.executions()).await;
         if block >= warm_up {

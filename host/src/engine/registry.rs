@@ -168,6 +168,13 @@ impl Plugin {
     }
 }
 
+/// Where a plugin was swapped, its log tells when nothing is left of the old version.
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        tracing::debug!(plugin = %self.name, component = %self.digest, "nothing runs this version of the plugin any more");
+    }
+}
+
 impl LoadedHandler<'_> {
     /// Checks arguments against the handler's schema.
     ///

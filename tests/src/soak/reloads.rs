@@ -15,6 +15,8 @@ pub(super) struct Reloads {
     release: Release,
     store: Raw,
     blamed_on_the_host: String,
+    /// By the number of executions.
+    due: u64,
     done: u64,
 }
 
@@ -29,18 +31,23 @@ impl Reloads {
             Engine::Postgres => "innkeeper.completion",
         };
         let blamed_on_the_host = format!("select count(*) from {completion} where error ->> 'kind' = 'host'");
-        Self { release, store, blamed_on_the_host, done: 0 }
+        Self { release, store, blamed_on_the_host, due: 0, done: 0 }
     }
 
     /// Reloads where it is time for it, in the midst of what runs.
     pub(super) async fn keep_up(&mut self, host: &TestHost, executions: u64) {
         let due = executions / EVERY;
-        if due == self.done {
-            return;
+        if due > self.due {
+            self.due = due;
+            self.reload(host).await;
         }
-        self.done = due;
+    }
+
+    /// Reloads, in the midst of what runs.
+    pub(super) async fn reload(&mut self, host: &TestHost) {
         let before = swaps(host);
-        let version = u32::try_from(1 + due % VERSIONS).expect("it is small");
+        self.done += 1;
+        let version = u32::try_from(1 + self.done % VERSIONS).expect("it is small");
         self.release.publish(version);
         host.signal(libc::SIGHUP);
         until("the plugin is swapped", async || (swaps(host) > before).then_some(())).await;

@@ -2,6 +2,7 @@
 
 use innkeeper::execution::State;
 use innkeeper_tests::database::Engine;
+use innkeeper_tests::host::until;
 use innkeeper_tests::on_both_engines;
 use innkeeper_tests::raw::open_gate;
 use serde_json::json;
@@ -27,6 +28,8 @@ on_both_engines! {
         let record = stage.end_of(held).await;
         assert_eq!(record.state, State::Succeeded, "{record:?}");
         assert_eq!(stage.component_of(held).await, stage.release.digest(1));
+        let gone = |log: &str| log.matches("nothing runs this version of the plugin any more").count();
+        until("nothing is left of it", async || (gone(&host.log()) == 1).then_some(())).await;
         host.stop().await;
     }
 
