@@ -142,13 +142,16 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use async_trait::async_trait;
     use serde_json::Value;
     use uuid::Uuid;
 
     use super::*;
     use crate::execution::Progress;
-    use crate::interfaces::{EnqueueError, EnqueueRequest};
+    use crate::interfaces::{EnqueueError, EnqueueRequest, Port};
+    use crate::limits::Limits;
 
     /// Keeps what is logged.
     #[derive(Default)]
@@ -177,7 +180,7 @@ mod tests {
 
     fn refusals() -> (Arc<Log>, Refusals) {
         let log = Arc::new(Log::default());
-        (log.clone(), Refusals::new("p", log, Output::default()))
+        (log.clone(), Refusals::new("p", Output::new(log, Limits::default())))
     }
 
     #[tokio::test]

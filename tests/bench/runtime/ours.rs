@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use innkeeper::config::Config;
 use innkeeper::execution::{Attempt, Effects, Outcome, Trigger};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{ClosedPort, Port};
 use innkeeper::job::{History, Job, Name, OnCrash};
 use innkeeper::limits::Limits;
@@ -28,6 +29,7 @@ struct Inner {
     /// The same, as another plugin has it.
     other: LoadedComponent,
     grants: Arc<Grants>,
+    capabilities: Arc<Granted>,
 }
 
 /// One execution, ready to be called.
@@ -57,7 +59,8 @@ impl Ours {
             .map_err(|errors| anyhow!("{}", errors.iter().map(ToString::to_string).collect::<String>()))?;
         let (name, plugin) = config.plugins.first_key_value().context("it names a plugin")?;
         let grants = Arc::new(Grants::new(&Databases::open(&config.databases), name, plugin));
-        Ok(Self(Arc::new(Inner { runtime, component, other, grants })))
+        let capabilities = Arc::new(Granted::nothing());
+        Ok(Self(Arc::new(Inner { runtime, component, other, grants, capabilities })))
     }
 
     /// Calls a handler in an instance of its own, in this task.
@@ -66,6 +69,7 @@ impl Ours {
         let call = Call {
             attempt: &execution.attempt,
             config: Arc::default(),
+            capabilities: Arc::clone(&self.0.capabilities),
             // Made for each, as the executor does.
             session: Session::new(Arc::clone(&self.0.grants), "the benchmark".to_owned(), timeout),
             port: Arc::clone(&execution.port),
@@ -116,6 +120,7 @@ impl Execution {
             checkpoint: None,
             has_unique_key: false,
             effects: Effects::default(),
+            component: "".into(),
         };
         Ok(Self {
             attempt: Arc::new(attempt),

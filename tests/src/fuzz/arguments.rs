@@ -26,7 +26,9 @@ use program::{ENCODINGS, Program};
 use stage::{Stage, Used};
 
 /// What one execution may have.
-const LIMITS: Limits = Limits { memory: 16 << 20, timeout: Duration::from_millis(500) };
+fn limits() -> Limits {
+    Limits { memory: 16 << 20, timeout: Duration::from_millis(500), ..Limits::default() }
+}
 
 /// How often everything is looked at that only a look from outside can find.
 const LOOKS: u64 = 50;
@@ -50,14 +52,19 @@ impl Target for Arguments {
     fn start() -> Self {
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let threads = threads.expect("threads can be started");
-        let runtime = Runtime::new(1, LIMITS.memory).expect("there is room");
+        let runtime = Runtime::new(1, limits().memory).expect("there is room");
         let world = World::read();
         let mut sizes = SizeAlign::default();
         sizes.fill(&world.resolve);
         let guests = ENCODINGS.iter().map(|encoding| {
             let bytes = world.guest(*encoding);
-            let source = Source { path: "caller.wasm".into(), digest: Digest::of(&bytes), bytes };
-            threads.block_on(runtime.load(&source, LIMITS)).expect("the caller can be loaded")
+            let source = Source {
+                origin: "caller.wasm".to_owned(),
+                digest: Digest::of(&bytes),
+                manifest: None,
+                bytes: bytes.into(),
+            };
+            threads.block_on(runtime.load(&source, limits())).expect("the caller can be loaded")
         });
         let guests = guests.collect();
         let stages = [Engine::Sqlite, Engine::Postgres].map(|engine| threads.block_on(Stage::new(engine)));

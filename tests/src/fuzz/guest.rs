@@ -50,5 +50,6 @@ pub(super) fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt 
         checkpoint: None,
         has_unique_key: false,
         effects: Effects::default(),
+        component: "".into(),
     }
 }

@@ -5,12 +5,12 @@ mod bomb;
 mod sections;
 mod text;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::Session;
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::limits::Limits;
 use innkeeper::plugin::{Digest, Source};
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
@@ -22,7 +22,9 @@ use super::{Reached, Target};
 use crate::host::guest;
 
 /// What one execution may have: less than the pool offers, so that both bounds are met.
-const LIMITS: Limits = Limits { memory: 16 << 20, timeout: Duration::from_millis(50) };
+fn limits() -> Limits {
+    Limits { memory: 16 << 20, timeout: Duration::from_millis(50), ..Limits::default() }
+}
 
 /// A component that takes longer to describe itself is given up. (The host does so after 30 s.)
 const LOADING: Duration = Duration::from_secs(4);
@@ -45,7 +47,7 @@ impl Target for Loading {
     fn start() -> Self {
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         // Room for one execution: whatever keeps its place is found by the next.
-        let runtime = Runtime::new(1, LIMITS.memory * 2).expect("there is room");
+        let runtime = Runtime::new(1, limits().memory * 2).expect("there is room");
         let mut loading = Self { threads: threads.expect("threads can be started"), runtime, inputs: 0 };
         loading.look().expect("a component in order can be loaded");
         loading
@@ -97,7 +99,7 @@ impl Target for Loading {
 impl Loading {
     async fn load(&self, input: &[u8]) -> Reached {
         let source = source(input.to_vec());
-        let loaded = tokio::time::timeout(LOADING, self.runtime.load(&source, LIMITS)).await;
+        let loaded = tokio::time::timeout(LOADING, self.runtime.load(&source, limits())).await;
         match loaded {
             Err(_) => Reached { stage: "given up".to_owned(), features: Vec::new() },
             Ok(Err(error)) => {
@@ -116,13 +118,14 @@ impl Loading {
 
     /// The form of an outcome, and whether it is a success.
     async fn call(&self, component: &LoadedComponent, handler: &str) -> Result<String, String> {
-        let attempt = attempt(handler, Value::from("anything"), LIMITS.timeout);
+        let attempt = attempt(handler, Value::from("anything"), limits().timeout);
         let call = Call {
             attempt: &attempt,
             config: Arc::default(),
+            capabilities: Arc::new(Granted::nothing()),
             session: Session::refused(),
             port: Arc::new(ClosedPort),
-            limits: LIMITS,
+            limits: limits(),
             stop: &Stop::new(),
         };
         match self.runtime.call(component, call).await.outcome {
@@ -135,7 +138,7 @@ impl Loading {
     fn look(&mut self) -> Result<(), String> {
         let source = source(in_order(text::SEEDS[0]));
         self.threads.block_on(async {
-            let component = self.runtime.load(&source, LIMITS).await.map_err(|error| error.to_string())?;
+            let component = self.runtime.load(&source, limits()).await.map_err(|error| error.to_string())?;
             // Its name is all that is known of a handler here.
             let handlers: Vec<&str> =
                 component.handlers.iter().map(|handler| handler.name.as_str()).collect();
@@ -148,7 +151,7 @@ impl Loading {
 }
 
 fn source(bytes: Vec<u8>) -> Source {
-    Source { path: PathBuf::from("fuzz.wasm"), digest: Digest::of(&bytes), bytes }
+    Source { origin: "fuzz.wasm".to_owned(), digest: Digest::of(&bytes), manifest: None, bytes: bytes.into() }
 }
 
 /// A seed's bytes.

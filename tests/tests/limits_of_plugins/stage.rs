@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use innkeeper::capability::Capabilities;
 use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::execution::{Attempt, FailureKind, LogLine, Outcome, Progress, Trigger};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{EnqueueError, EnqueueRequest, Port};
 use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::{Limits, Usage};
@@ -77,6 +79,7 @@ impl Exhaust {
         let call = Call {
             attempt: &attempt(args, self.timeout),
             config: Arc::default(),
+            capabilities: Arc::new(Granted::nothing()),
             session,
             port: records.clone(),
             limits: self.limits,
@@ -181,7 +184,9 @@ impl App {
         };
         let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
         let plugin = PluginConfig {
-            component: PathBuf::new(),
+            component: PathBuf::new().into(),
+            digest: None,
+            capabilities: Capabilities::default(),
             config: BTreeMap::new(),
             jobs: BTreeSet::new(),
             limits: Limits::default(),
@@ -222,6 +227,7 @@ fn attempt(args: Value, timeout: Duration) -> Attempt {
         checkpoint: None,
         has_unique_key: false,
         effects: innkeeper::execution::Effects::default(),
+        component: "".into(),
     }
 }
 

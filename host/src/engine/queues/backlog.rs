@@ -53,6 +53,7 @@ fn attempt(plugin: &Name, rank: i64) -> Attempt {
         checkpoint: None,
         has_unique_key: false,
         effects: Effects::default(),
+        component: "".into(),
     }
 }
 

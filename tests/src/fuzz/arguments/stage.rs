@@ -9,6 +9,7 @@ use innkeeper::config::{Config, PluginConfig};
 use innkeeper::engine::submit::{SubmitError, submit};
 use innkeeper::execution::{Attempt, LogLine, Outcome, Progress, Trigger};
 use innkeeper::interfaces::db::{Database, Databases, Grants, Session};
+use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{EnqueueError, EnqueueRequest, Port};
 use innkeeper::job::Job;
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
@@ -16,7 +17,7 @@ use innkeeper::store::{Holder, NewExecution, NewSession, Recording, SessionId, S
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::LIMITS;
+use super::limits;
 use crate::database::{Engine, TestDatabase};
 use crate::fuzz::guest::{job, name};
 use crate::plugins::assert_database_clean;
@@ -68,8 +69,8 @@ impl Stage {
         let databases = Databases::open(&config.databases);
         let config = config.plugins.remove(&name("fuzz")).expect("it is there");
         let store = store_at.store(2).await;
-        let child = Job { name: name(CHILD), ..job("run", LIMITS.timeout) };
-        store.sync_jobs("fuzz", &[job("run", LIMITS.timeout), child]).await.expect("the jobs are in order");
+        let child = Job { name: name(CHILD), ..job("run", limits().timeout) };
+        store.sync_jobs("fuzz", &[job("run", limits().timeout), child]).await.expect("the jobs are in order");
         store.save_component(DIGEST, &json!([])).await.expect("it is saved");
         let session = NewSession {
             host: "fuzz",
@@ -127,9 +128,10 @@ impl Stage {
         let call = Call {
             attempt: &attempt,
             config: Arc::new(self.config.config.clone().into_iter().collect()),
-            session: Session::new(Arc::clone(&self.grants), "fuzz".to_owned(), LIMITS.timeout),
+            capabilities: Arc::new(Granted::nothing()),
+            session: Session::new(Arc::clone(&self.grants), "fuzz".to_owned(), limits().timeout),
             port: port.clone(),
-            limits: LIMITS,
+            limits: limits(),
             stop: &Stop::new(),
         };
         let outcome = runtime.call(guest, call).await.outcome;
