@@ -104,21 +104,8 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     if !met.unreachable.is_empty() {
         return Err(CliError::unreachable(one_by_one(met.unreachable)));
     }
-    let text = format!(
-        "{}{} is in order: {}, {}.",
-        Granted(&config),
-        global.config.display(),
-        counted(plugin_count, "plugin"),
-        counted(job_count, "job")
-    );
     let is_different = met.difference.as_ref().is_some_and(|difference| !difference.is_empty());
-    let text = match &met.difference {
-        Some(difference) if is_different => {
-            format!("{text}\nStarted with it, this host would change the store:\n{difference}")
-        }
-        Some(_) => format!("{text}\nThe store has the same jobs and queues."),
-        None => text,
-    };
+    let text = in_order(&config, met.difference.as_ref());
     let checked = Checked {
         ok: true,
         plugins: plugin_count,
@@ -132,6 +119,24 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
     };
     let exit = if is_different { Exit::DIFFERENT } else { Exit::Done };
     Ok(Report { exit, ..Report::new(&checked, text) })
+}
+
+/// What a configuration without errors grants, that it is in order, and what it would change.
+fn in_order(config: &Config, difference: Option<&Difference>) -> String {
+    let text = format!(
+        "{}{} is in order: {}, {}.",
+        Granted(config),
+        config.path.display(),
+        counted(config.plugins.len(), "plugin"),
+        counted(config.jobs.len(), "job")
+    );
+    match difference {
+        Some(difference) if !difference.is_empty() => {
+            format!("{text}\nStarted with it, this host would change the store:\n{difference}")
+        }
+        Some(_) => format!("{text}\nThe store has the same jobs and queues."),
+        None => text,
+    }
 }
 
 /// What this machine has not the memory for.

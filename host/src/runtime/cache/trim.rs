@@ -52,7 +52,7 @@ mod tests {
         let entries = || {
             [(3, 40, "c"), (1, 40, "a"), (2, 40, "b")].map(|(t, n, p)| (at(t), n, PathBuf::from(p))).to_vec()
         };
-        assert_eq!(beyond(entries(), 120), [PathBuf::new(); 0]);
+        assert_eq!(beyond(entries(), 120), Vec::<PathBuf>::new());
         assert_eq!(beyond(entries(), 100), [PathBuf::from("a")]);
         assert_eq!(beyond(entries(), 79), [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!(beyond(entries(), 0).len(), 3);

@@ -143,5 +143,5 @@ async fn what_is_not_valid_is_the_components_fault_and_leaves_nothing() {
     let broken = [&wasm("a")[..], b"garbage"].concat();
     let error = compiler.component(&engine(false), &Digest::of(&broken), &broken).await.err().unwrap();
     assert!(matches!(error, CompileError::Invalid(_)), "{error:?}");
-    assert_eq!(files(folder.path()), [PathBuf::new(); 0]);
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }
