@@ -88,7 +88,7 @@ async fn a_compiler_that_comes_to_a_bad_end_is_an_error_of_that_component_and_no
     let error = compile(&folder, Path::new("/nowhere"), bounds).await.expect_err("it is not there");
     assert!(matches!(error, CompileError::Host(_)), "{error:?}");
 
-    assert_eq!(entries(&folder), [PathBuf::new(); 0]);
+    assert_eq!(entries(&folder), Vec::<PathBuf>::new());
     assert!(!compile(&folder, &binary(), bounds).await.expect("it is compiled"));
     assert!(compile(&folder, &binary(), bounds).await.expect("it is there"));
     let left = std::fs::read_dir(&folder).expect("it is there").count();

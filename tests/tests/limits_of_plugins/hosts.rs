@@ -64,7 +64,7 @@ on_both_engines! {
         innkeeper_tests::host::until("its first lines are in the log", async || {
             let document = scene.innkeeper_json(&["execution", "logs", &id.to_string()]);
             let first = document["logs"][0]["message"].clone();
-            (first == Value::from("line 0")).then_some(())
+            (first == "line 0").then_some(())
         })
         .await;
         scene.wait_for(&store, id, &[State::Running]).await;
