@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub mod address;
@@ -88,6 +88,17 @@ pub enum SecretSource {
     Value(String),
     /// A file, read when the plugin is loaded.
     File(PathBuf),
+}
+
+impl Capabilities {
+    /// The files that are read when the plugin is loaded: secrets, and certificates.
+    pub fn files_read(&self) -> impl Iterator<Item = &Path> {
+        let secrets = self.secrets.values().filter_map(|grant| match &grant.source {
+            SecretSource::File(path) => Some(path.as_path()),
+            SecretSource::Value(_) => None,
+        });
+        secrets.chain(self.http.iter().filter_map(|http| http.ca.as_deref()))
+    }
 }
 
 impl fmt::Debug for SecretGrant {

@@ -137,7 +137,7 @@ impl Sources {
     /// What is fetched from registries is kept in `data_dir`.
     #[must_use]
     pub fn new(data_dir: &Path, registries: &BTreeMap<String, RegistryAccess>) -> Self {
-        Self { cache: Some(Cache::new(data_dir.join("components"))), registries: registries.clone() }
+        Self { cache: Some(Cache::new(data_dir.join("fetched"))), registries: registries.clone() }
     }
 
     /// Keeps nothing.

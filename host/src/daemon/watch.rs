@@ -1,4 +1,4 @@
-//! Whether the configuration's file or a component's has changed.
+//! Whether the configuration's file, a component's or one of a plugin's secrets has changed.
 //!
 //! Files are looked at once a second instead of asking the kernel to tell: that finds whatever way a
 //! file is replaced (written in place, renamed over, a symbolic link on the way to it pointed
@@ -83,7 +83,8 @@ fn files_of(config: &Config) -> impl Iterator<Item = PathBuf> + use<> {
         // A registry tells nobody that a tag has moved.
         ComponentRef::Oci(_) => None,
     });
-    components.chain([config.path.clone()]).collect::<Vec<_>>().into_iter()
+    let read = config.plugins.values().flat_map(|plugin| plugin.capabilities.files_read());
+    components.chain(read.map(Path::to_owned)).chain([config.path.clone()]).collect::<Vec<_>>().into_iter()
 }
 
 /// Off the async threads: a file system may take its time.
@@ -155,6 +156,19 @@ mod tests {
         std::fs::rename(folder.path().join("next"), folder.path().join("current")).unwrap();
         assert_eq!(settled(&mut watch).await, Some(ReloadWish::Plugins));
         assert_eq!(settled(&mut watch).await, None, "a change takes effect once");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_replaced_is_noticed() {
+        let (folder, path) = folder();
+        write(&folder.path().join("key"), "hunter2");
+        let text = format!(
+            "{TEXT}secrets = {{ key = {{ file = \"key\" }} }}\n\
+             [plugins.p.http]\nallow = [\"GET https://api.example/\"]\n"
+        );
+        let mut watch = Watch::new(&Config::parse(&text, &path, &|_| None).unwrap()).await;
+        write(&folder.path().join("key"), "hunter33");
+        assert_eq!(settled(&mut watch).await, Some(ReloadWish::Plugins));
     }
 
     #[tokio::test]

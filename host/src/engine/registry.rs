@@ -217,10 +217,12 @@ async fn load_plugin(
         }
         _ => configured,
     };
+    let capabilities = Granted::open(name, &config.capabilities);
     if let (Some(running), Some(before)) = (running, loading.before)
         && (&running.digest, &running.configured) == (&source.digest, &digest)
         && before.config.plugins.get(name) == Some(config)
         && running.grants.are_in(loading.databases)
+        && running.capabilities.is_as_open_as(&capabilities)
     {
         return Ok(running.clone());
     }
@@ -230,7 +232,6 @@ async fn load_plugin(
         tracing::warn!(plugin = %name, digest = %source.digest, %error, "the component cannot be kept to go back to");
     }
     let before = running.map(|running| &*running.grants);
-    let capabilities = Granted::open(name, &config.capabilities);
     let settings = config.config.clone().into_iter().chain(capabilities.placeholders());
     Ok(Arc::new(Plugin {
         name: name.clone(),

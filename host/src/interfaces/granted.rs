@@ -14,6 +14,7 @@ use crate::capability::rule::{Site, Target};
 use crate::capability::{
     Capabilities, CapabilityKey, FolderGrant, HttpGrant, SecretGrant, SecretSource, config_key, fits_header,
 };
+use crate::component::Digest;
 use crate::job::Name;
 
 /// The grants of a plugin. It has no `Debug`, because it has secrets.
@@ -22,6 +23,8 @@ pub struct Granted {
     pub(super) http: Option<HttpGrant>,
     /// None where no request goes over TLS.
     pub(super) tls: Option<Arc<ClientConfig>>,
+    /// Of the file of further certificates.
+    ca: Option<Digest>,
     pub(super) resolver: Arc<dyn Resolve>,
     pub(super) secrets: Vec<Secret>,
     pub(super) files: Vec<FolderGrant>,
@@ -71,16 +74,18 @@ impl Granted {
         }
         let tls = capabilities.http.as_ref().filter(|http| http.allow.iter().any(|rule| rule.is_https()));
         let tls = tls.and_then(|http| match tls_config(http.ca.as_deref()) {
-            Ok(config) => Some(Arc::new(config)),
+            Ok(trust) => Some(trust),
             Err((key, message)) => {
                 problems.push(GrantProblem { key, message });
                 None
             }
         });
+        let (tls, ca) = tls.map(|trust| (Arc::new(trust.config), trust.ca)).unzip();
         Self {
             plugin: plugin.to_string(),
             http: capabilities.http.clone(),
             tls,
+            ca: ca.flatten(),
             resolver: Arc::new(SystemResolver),
             secrets,
             files: capabilities.files.clone(),
@@ -106,6 +111,20 @@ impl Granted {
     #[must_use]
     pub fn problems(&self) -> &[GrantProblem] {
         &self.problems
+    }
+
+    /// True where the files that it was opened from say what they said for `other`, which has the
+    /// same configuration: secrets, and whom to trust.
+    #[must_use]
+    pub fn is_as_open_as(&self, other: &Self) -> bool {
+        let secrets = |granted: &Self| {
+            granted
+                .secrets
+                .iter()
+                .map(|secret| (secret.name.clone(), secret.value.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.ca == other.ca && secrets(self) == secrets(other)
     }
 
     /// What the guest reads as its configuration, for the host to put secrets in its place.
@@ -180,21 +199,29 @@ fn check_folder(path: &Path) -> Result<(), String> {
 static SYSTEM_ROOTS: LazyLock<Vec<CertificateDer<'static>>> =
     LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
 
-fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, (CapabilityKey, String)> {
+/// Whom a plugin trusts.
+struct Trust {
+    config: ClientConfig,
+    /// Of the file that was read for it.
+    ca: Option<Digest>,
+}
+
+fn tls_config(ca: Option<&Path>) -> Result<Trust, (CapabilityKey, String)> {
+    let mut read = None;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(SYSTEM_ROOTS.iter().cloned());
     if let Some(path) = ca {
         let wrong = |why: String| (CapabilityKey::Ca, format!("`ca` {} {why}", path.display()));
-        let certificates =
-            CertificateDer::pem_file_iter(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let pem = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
         let mut found = 0;
-        for certificate in certificates {
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| wrong(format!("is no PEM file: {error}")))?;
             roots
                 .add(certificate)
                 .map_err(|error| wrong(format!("has a certificate that is of no use: {error}")))?;
             found += 1;
         }
+        read = Some(Digest::of(&pem));
         if found == 0 {
             return Err(wrong("has no certificate in it".to_owned()));
         }
@@ -209,15 +236,39 @@ fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, (CapabilityKey, String)
     let builder = builder.map_err(|error| (CapabilityKey::Http, format!("TLS cannot be used: {error}")))?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Trust { config, ca: read })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn secret(source: SecretSource) -> Result<Secret, String> {
         Secret::open("key", &SecretGrant { source, hosts: Vec::new() })
+    }
+
+    #[test]
+    fn a_file_that_says_something_else_by_now_is_told_from_one_that_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, ca) = (dir.path().join("key"), dir.path().join("ca.pem"));
+        let certificate = include_str!("../../../tests/tests/capabilities/ca.pem");
+        std::fs::write(&key, "hunter2\n").unwrap();
+        std::fs::write(&ca, certificate).unwrap();
+        let text = "[plugins.p]\ncomponent = \"p.wasm\"\nsecrets = { key = { file = \"key\" } }\n\
+                    [plugins.p.http]\nallow = [\"GET https://api.example/\"]\nca = \"ca.pem\"\n";
+        let config = Config::parse(text, &dir.path().join("innkeeper.toml"), &|_| None).unwrap();
+        let capabilities = &config.plugins[&Name::new("p").unwrap()].capabilities;
+        assert_eq!(capabilities.files_read().collect::<Vec<_>>(), [key.as_path(), ca.as_path()]);
+        let open = || Granted::open(&Name::new("p").unwrap(), capabilities);
+        let first = open();
+        assert!(first.problems().is_empty(), "{:?}", first.problems());
+        assert!(open().is_as_open_as(&first), "whatever the placeholders are");
+        std::fs::write(&key, "hunter3\n").unwrap();
+        let second = open();
+        assert!(!second.is_as_open_as(&first));
+        std::fs::write(&ca, format!("{certificate}\n{certificate}")).unwrap();
+        assert!(!open().is_as_open_as(&second));
     }
 
     #[test]

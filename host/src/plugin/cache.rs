@@ -1,4 +1,5 @@
-//! What was fetched from registries, in a folder of this host.
+//! What was fetched from registries, in a folder of this host. (What a host may go back to is
+//! kept elsewhere, in `kept.rs`: it does not go for want of room.)
 //!
 //! Everything is kept under its digest and checked against it when it is read, so that no file
 //! has to be trusted, and several hosts may share the folder. Nothing here is ever an error:
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_by_its_digest_and_only_undamaged() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::new(folder.path().join("components"));
+        let cache = Cache::new(folder.path().join("fetched"));
         let digest = Digest::of(b"component");
         assert_eq!(cache.component(&digest), None);
         cache.keep_component(&digest, b"component");
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_to_is_no_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let cache = Cache::new(file.path().join("components"));
+        let cache = Cache::new(file.path().join("fetched"));
         cache.keep_component(&Digest::of(b"x"), b"x");
         assert_eq!(cache.component(&Digest::of(b"x")), None);
     }

@@ -4,7 +4,7 @@ use innkeeper::execution::{FailureKind, State};
 use innkeeper_tests::database::Engine;
 use innkeeper_tests::host::{Scene, guest};
 use innkeeper_tests::on_both_engines;
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn jobs() -> String {
     let mut text = format!(

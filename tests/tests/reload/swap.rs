@@ -48,6 +48,24 @@ on_both_engines! {
         host.stop().await;
     }
 
+    async fn a_secret_that_is_replaced_takes_effect_by_itself_without_another_component(engine: Engine) {
+        const GRANTS: &str = "\n[plugins.probe.secrets]\nkey = { file = \"key\" }\n\
+                              [plugins.probe.http]\nallow = [\"GET https://api.example/\"]\n";
+        let mut stage = Stage::new(engine, "session_timeout = \"3s\"").await;
+        let key = stage.scene.dir().join("key");
+        std::fs::write(&key, "hunter2").expect("it can be written");
+        let host = stage.serve(&format!("{JOBS}{GRANTS}")).await;
+        // One that is of no use leaves everything as it was.
+        std::fs::write(&key, "").expect("it can be written");
+        host.wait_for_log("not reloaded, everything stays as it was").await;
+        assert!(host.log().contains("is empty"), "{}", host.log());
+        std::fs::write(&key, "hunter3").expect("it can be written");
+        host.wait_for_log("the plugin's configuration has changed").await;
+        assert!(!host.log().contains("hunter"), "{}", host.log());
+        assert_eq!(stage.run().await, stage.release.digest(1));
+        host.stop().await;
+    }
+
     async fn what_does_not_load_changes_nothing_until_it_is_mended(engine: Engine) {
         let mut stage = Stage::new(engine, UNWATCHED).await;
         let host = stage.serve(JOBS).await;
