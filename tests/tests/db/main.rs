@@ -16,7 +16,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
@@ -58,6 +58,8 @@ const TIME: Duration = Duration::from_secs(600);
 struct Scene {
     engine: Engine,
     databases: Databases,
+    /// Of each plugin, as a host holds them: connections are kept for them.
+    grants: Mutex<BTreeMap<String, Arc<Grants>>>,
     outside: TestDatabase,
 }
 
@@ -77,13 +79,16 @@ impl Scene {
     async fn at(engine: Engine, outside: TestDatabase, config: DatabaseConfig) -> Self {
         outside.run("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
         let databases = Databases::open(&BTreeMap::from([(name("app"), config)]));
-        Self { engine, databases, outside }
+        Self { engine, databases, grants: Mutex::default(), outside }
     }
 
     /// The session of an execution of `plugin`, which is granted the database as its only one.
     fn session_of(&self, plugin: &str) -> Arc<Session> {
-        let config = plugin_config(&["app"], None);
-        let grants = Arc::new(Grants::new(&self.databases, &name(plugin), &config));
+        let mut grants = self.grants.lock().unwrap();
+        let grants = grants.entry(plugin.to_owned()).or_insert_with(|| {
+            Arc::new(Grants::new(&self.databases, &name(plugin), &plugin_config(&["app"], None)))
+        });
+        let grants = Arc::clone(grants);
         Session::new(grants, format!("job {plugin}-job, execution 1"), TIME)
     }
 
