@@ -74,7 +74,10 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
         .max_component_instance_size(MOST_INSTANCE_BYTES)
         .max_core_instance_size(MOST_INSTANCE_BYTES)
         .max_memory_size(usize::try_from(MOST_MEMORY).unwrap_or(usize::MAX))
-        .table_elements(limits::MOST_TABLE_ELEMENTS);
+        .table_elements(limits::MOST_TABLE_ELEMENTS)
+        // Slots of plugins that do not run now, with the pages that they keep: as many as can be in
+        // use, and not all four memories and twenty tables of each.
+        .max_unused_warm_slots(slots);
     keep_pages(&mut pool);
     pool
 }
