@@ -5,6 +5,7 @@ pub mod kept;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub struct Source {
 /// From where components are taken: files, registries, and what has been fetched from them
 /// before.
 pub struct Sources {
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
     registries: BTreeMap<String, RegistryAccess>,
 }
 
@@ -137,7 +138,7 @@ impl Sources {
     /// What is fetched from registries is kept in `data_dir`.
     #[must_use]
     pub fn new(data_dir: &Path, registries: &BTreeMap<String, RegistryAccess>) -> Self {
-        Self { cache: Some(Cache::new(data_dir.join("fetched"))), registries: registries.clone() }
+        Self { cache: Some(Arc::new(Cache::new(data_dir.join("fetched")))), registries: registries.clone() }
     }
 
     /// Keeps nothing.
@@ -169,25 +170,27 @@ impl Sources {
 
     async fn fetch_artifact(&self, reference: &OciRef, pin: Option<&Digest>) -> Result<Source, SourceError> {
         let origin = reference.to_string();
-        let kept = |digest: &Digest| self.cache.as_ref()?.component(digest);
         let source =
             |digest: Digest, manifest, bytes| Source { origin: origin.clone(), digest, manifest, bytes };
         let not_asked = |digest: &Digest| {
             tracing::info!(%reference, %digest, "pinned and fetched before: the registry was not asked");
         };
         if let Some(pin) = pin
-            && let Some(bytes) = kept(pin)
+            && let Some(bytes) = self.component(pin).await
         {
             not_asked(pin);
             return Ok(source(pin.clone(), reference.manifest.clone(), bytes));
         }
-        let known = reference.manifest.as_ref().and_then(|digest| {
-            let manifest = self.cache.as_ref()?.manifest(digest)?;
-            oci::Artifact::read(reference, digest.clone(), &manifest).ok()
-        });
+        let known = match &reference.manifest {
+            Some(digest) => self
+                .manifest(digest)
+                .await
+                .and_then(|manifest| oci::Artifact::read(reference, digest.clone(), &manifest).ok()),
+            None => None,
+        };
         if let Some(artifact) = &known
             && pin.is_none_or(|pin| *pin == artifact.component)
-            && let Some(bytes) = kept(&artifact.component)
+            && let Some(bytes) = self.component(&artifact.component).await
         {
             not_asked(&artifact.component);
             return Ok(source(artifact.component.clone(), reference.manifest.clone(), bytes));
@@ -197,9 +200,8 @@ impl Sources {
             Some(artifact) => artifact,
             None => {
                 let (artifact, manifest) = client.artifact(reference).await?;
-                if let Some(cache) = &self.cache {
-                    cache.keep_manifest(&artifact.manifest, &manifest);
-                }
+                let digest = artifact.manifest.clone();
+                self.with_cache(move |cache| cache.keep_manifest(&digest, &manifest)).await;
                 artifact
             }
         };
@@ -207,14 +209,34 @@ impl Sources {
         if let Some(pin) = pin.filter(|pin| **pin != artifact.component) {
             return Err(SourceError::WrongDigest { origin, wanted: pin.clone(), found: artifact.component });
         }
-        if let Some(bytes) = kept(&artifact.component) {
+        if let Some(bytes) = self.component(&artifact.component).await {
             return Ok(source(artifact.component, Some(artifact.manifest), bytes));
         }
         let bytes = client.component(reference, &artifact).await?;
-        if let Some(cache) = &self.cache {
-            cache.keep_component(&artifact.component, &bytes);
-        }
+        let (digest, to_keep) = (artifact.component.clone(), bytes.clone());
+        self.with_cache(move |cache| cache.keep_component(&digest, &to_keep)).await;
         Ok(source(artifact.component, Some(artifact.manifest), bytes))
+    }
+
+    /// A component that was fetched before.
+    async fn component(&self, digest: &Digest) -> Option<Bytes> {
+        let digest = digest.clone();
+        self.with_cache(move |cache| cache.component(&digest)).await?
+    }
+
+    /// A manifest that was fetched before.
+    async fn manifest(&self, digest: &Digest) -> Option<Bytes> {
+        let digest = digest.clone();
+        self.with_cache(move |cache| cache.manifest(&digest)).await?
+    }
+
+    /// Off the async threads: a file system may take its time, and a component has many bytes.
+    async fn with_cache<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cache) -> T + Send + 'static,
+    ) -> Option<T> {
+        let cache = self.cache.clone()?;
+        tokio::task::spawn_blocking(move || work(&cache)).await.ok()
     }
 }
 
