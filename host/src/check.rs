@@ -12,7 +12,7 @@ mod tests;
 use jiff::Timestamp;
 
 use crate::config::{Config, ConfigError, ConfigErrors, JobKey};
-use crate::engine::registry::{PluginProblem, Registry};
+use crate::engine::registry::{Plugin, PluginProblem, Registry};
 use crate::job::Name;
 
 /// Everything that keeps the configuration from being served, in the order of the file.
@@ -40,11 +40,19 @@ pub fn complaints(config: &Config, plugins: &Registry, problems: &[PluginProblem
         match plugin.handler(&job.handler) {
             Err(message) => {
                 let location = config.location_of_job(name, JobKey::Handler);
-                complaints.push(ConfigError { location, message: format!("job `{name}`: {message}") });
+                let rolled_back = rolled_back(plugin);
+                let message = format!("job `{name}`: {message}{rolled_back}");
+                complaints.push(ConfigError { location, message });
             }
             Ok(handler) => {
                 if let Err(error) = handler.check_args(&job.args) {
-                    args_complaints.append(config.args_errors(name, &error));
+                    let rolled_back = rolled_back(plugin);
+                    let errors = config.args_errors(name, &error);
+                    let errors = errors.iter().map(|error| ConfigError {
+                        location: error.location.clone(),
+                        message: format!("{}{rolled_back}", error.message),
+                    });
+                    args_complaints.append(ConfigErrors::new(errors.collect()));
                 }
             }
         }
@@ -52,6 +60,18 @@ pub fn complaints(config: &Config, plugins: &Registry, problems: &[PluginProblem
     let mut complaints = ConfigErrors::new(complaints);
     complaints.append(args_complaints);
     complaints
+}
+
+/// Where a plugin is not what the configuration names, what is wrong with it may be due to that.
+fn rolled_back(plugin: &Plugin) -> String {
+    let Plugin { name, digest, configured, .. } = plugin;
+    if digest == configured {
+        return String::new();
+    }
+    format!(
+        "; the plugin is rolled back to {digest}, while the configuration names {configured}: to run that one, end \
+         the rollback with `innkeeper plugin reload {name} --end-rollback`"
+    )
 }
 
 /// What an operator should know of a configuration that is in order: jobs that fire all at once,

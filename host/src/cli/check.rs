@@ -21,7 +21,7 @@ use crate::interfaces::db::privileges::{self, Inspection};
 use crate::job::Name;
 use crate::policy::Queue;
 use crate::runtime::{Cache, CompileIn, Compiler, Runtime, capacity_warnings};
-use crate::store::{ExecutionFilter, QueueRecord, Store, StoreError, StoreOptions};
+use crate::store::{ExecutionFilter, QueueRecord, Rollback, Store, StoreError, StoreOptions};
 
 /// Validate the file, its plugins, handlers, arguments, schedules and the plugins' logins.
 ///
@@ -85,7 +85,7 @@ pub(super) async fn run(global: &Global, command: &Check) -> Result<Report, CliE
         found.append(warnings(&config, clock::now()));
         found.append(ConfigErrors::new(capacity(&config)));
         if !command.offline {
-            met = meet(&config, &databases, command.against_store).await;
+            met = meet(&config, &databases, &plugins, command.against_store).await;
             met.unreachable.extend(logins.unreachable.iter().map(ToString::to_string));
             found.append(ConfigErrors::new(met.warnings));
         }
@@ -172,12 +172,12 @@ struct Met {
 }
 
 /// Connects to the store and to every database, and changes nothing.
-async fn meet(config: &Config, databases: &Databases, against_store: bool) -> Met {
+async fn meet(config: &Config, databases: &Databases, plugins: &Registry, against_store: bool) -> Met {
     let mut met = Met::default();
     let options = StoreOptions { max_connections: 1, ..store_options(config) };
     let asked = match Store::connect(&config.store.url, &options).await {
         Ok(store) => {
-            let asked = ask(config, &store, against_store, &mut met).await;
+            let asked = ask(config, &store, plugins, against_store, &mut met).await;
             store.close().await;
             asked
         }
@@ -201,7 +201,13 @@ async fn meet(config: &Config, databases: &Databases, against_store: bool) -> Me
     met
 }
 
-async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met) -> Result<(), StoreError> {
+async fn ask(
+    config: &Config,
+    store: &Store,
+    plugins: &Registry,
+    against_store: bool,
+    met: &mut Met,
+) -> Result<(), StoreError> {
     match store.check_schema().await {
         Ok(()) => {}
         // A login that may not look, for one: `serve` says so.
@@ -217,8 +223,28 @@ async fn ask(config: &Config, store: &Store, against_store: bool, met: &mut Met)
         met.difference = Some(Difference::new(config, &jobs, &queues));
     }
     let now = clock::now();
-    met.warnings = durations::warnings(config, now, &history(config, store, now).await);
+    met.warnings = rollback_warnings(config, plugins, &store.rollbacks().await?);
+    met.warnings.extend(durations::warnings(config, now, &history(config, store, now).await));
     Ok(())
+}
+
+/// Which plugins a host would not run as the configuration names them.
+fn rollback_warnings(config: &Config, plugins: &Registry, rollbacks: &[Rollback]) -> Vec<ConfigError> {
+    let is_in_force = |rollback: &&Rollback| {
+        let plugin = plugins.get(&rollback.plugin);
+        plugin.is_some_and(|plugin| plugin.configured.as_str() == rollback.replaces)
+    };
+    let warning = |rollback: &Rollback| {
+        let Rollback { plugin, component, replaces, since, .. } = rollback;
+        ConfigError {
+            location: config.location_of_plugin(plugin),
+            message: format!(
+                "plugin `{plugin}` has been rolled back since {since}: hosts run {component} in place of {replaces}, \
+                 and what was checked here is the latter; `innkeeper plugin reload {plugin} --end-rollback` ends that"
+            ),
+        }
+    };
+    rollbacks.iter().filter(is_in_force).map(warning).collect()
 }
 
 fn as_defined(record: QueueRecord) -> Stored<Queue> {
