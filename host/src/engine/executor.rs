@@ -114,13 +114,22 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 /// What the configuration's own check has looked at may have changed since: another version
 /// of the plugin, or arguments that were enqueued before it.
+///
+/// Where not even the job as it is defined goes with this component, it was defined for another one:
+/// another host has it, or this one will once it has reloaded.
 fn check(plugin: &Plugin, attempt: &Attempt) -> Result<(), Failure> {
     let job = &attempt.job;
-    let wrong = |message: String| Failure::new(FailureKind::Permanent, message);
-    let handler = plugin.handler(&job.handler).map_err(wrong)?;
-    handler
-        .check_args(&attempt.args)
-        .map_err(|error| wrong(format!("the arguments do not fit handler `{}`: {error}", job.handler)))
+    let another = |why: String| {
+        let message =
+            format!("this host has another version of plugin `{}` than the job is for: {why}", job.plugin);
+        Failure::new(FailureKind::Host, message)
+    };
+    let handler = plugin.handler(&job.handler).map_err(another)?;
+    let unfit = |error| format!("the arguments do not fit handler `{}`: {error}", job.handler);
+    handler.check_args(&attempt.args).map_err(|error| match handler.check_args(&job.args) {
+        Ok(()) => Failure::new(FailureKind::Permanent, unfit(error)),
+        Err(error) => another(unfit(error)),
+    })
 }
 
 fn host_failure(message: String) -> Outcome {

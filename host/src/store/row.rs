@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::phase::{EngineTx, PhaseTx};
 use super::place::JobFacts;
+use super::session::SessionId;
 use crate::execution::{Effects, Failure, FailureKind, Next, Outcome, State, Trigger};
 use crate::job::{Job, Name};
 use crate::limits::Usage;
@@ -111,6 +112,7 @@ row! {
         gated: bool,
         paused: bool,
         followed: bool,
+        component: Option<String>,
     }
 }
 
@@ -124,14 +126,16 @@ pub(super) struct LoadedJob {
     pub(super) facts: JobFacts,
     /// Other jobs come after it, or are run when it has failed.
     pub(super) followed: bool,
+    /// The digest of the component that the host session runs it with.
+    pub(super) component: Option<String>,
 }
 
 impl LoadedJob {
     fn new(row: JobSpecRow) -> Result<Self, StoreError> {
-        let JobSpecRow { id, name, spec, queue_id, priority, gated, paused, followed } = row;
+        let JobSpecRow { id, name, spec, queue_id, priority, gated, paused, followed, component } = row;
         let facts = JobFacts { id, queue_id, priority, gated, paused };
         let row = JobRow { id, name, spec };
-        Ok(Self { name: stored_name(&row.name)?, job: row.job().map(Arc::new), facts, followed })
+        Ok(Self { name: stored_name(&row.name)?, job: row.job().map(Arc::new), facts, followed, component })
     }
 
     /// What the end of an attempt sets free or sets off.
@@ -151,6 +155,16 @@ pub(super) async fn load_jobs(
     tx: &mut PhaseTx,
     ids: impl IntoIterator<Item = i32>,
 ) -> Result<HashMap<i32, LoadedJob>, StoreError> {
+    load_jobs_of(tx, None, ids).await
+}
+
+/// The jobs with these ids, by id, as this host session runs them.
+pub(super) async fn load_jobs_of(
+    tx: &mut PhaseTx,
+    session: Option<SessionId>,
+    ids: impl IntoIterator<Item = i32>,
+) -> Result<HashMap<i32, LoadedJob>, StoreError> {
+    let session = session.map(|session| session.0);
     let mut ids: Vec<i32> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.dedup();
@@ -159,7 +173,7 @@ pub(super) async fn load_jobs(
     }
     let rows: Vec<JobSpecRow> = match &mut tx.engine {
         EngineTx::Postgres(conn) => {
-            sqlx::query_as(super::postgres::JOB_SPECS).bind(&ids).fetch_all(&mut **conn).await?
+            sqlx::query_as(super::postgres::JOB_SPECS).bind(&ids).bind(session).fetch_all(&mut **conn).await?
         }
         EngineTx::Sqlite(conn) => {
             let mut rows = Vec::with_capacity(ids.len());
@@ -167,6 +181,7 @@ pub(super) async fn load_jobs(
                 rows.extend(
                     sqlx::query_as::<_, JobSpecRow>(super::sqlite::JOB_SPECS)
                         .bind(id)
+                        .bind(session)
                         .fetch_optional(&mut **conn)
                         .await?,
                 );

@@ -12,7 +12,7 @@ use super::connection::Store;
 use super::phase::{EngineTx, PhaseName, PhaseTx};
 use super::queue::QueueId;
 use super::row::{
-    from_count, load_jobs, next_without_definition, row, stored_json, stored_trigger, to_count,
+    from_count, load_jobs_of, next_without_definition, row, stored_json, stored_trigger, to_count,
 };
 use super::session::SessionId;
 use super::time::Time;
@@ -28,7 +28,7 @@ pub struct Started {
     /// The lowest rank of an execution that was claimed, in microseconds.
     pub lowest_rank: Option<i64>,
     /// How many executions were claimed: more than there are attempts where this binary could not
-    /// read a definition.
+    /// read a definition, or one was changed at that moment.
     pub claimed: usize,
     /// How many were candidates: more than were claimed where that would have been too many of a
     /// plugin.
@@ -140,9 +140,9 @@ impl PhaseTx {
         let Taken { rows, found, highest_rank } = taken;
         let to_the_end = found < claim.limit as usize;
         let (lowest_rank, claimed) = (rows.iter().map(|row| row.lowest_rank).min(), rows.len());
-        let jobs = load_jobs(self, rows.iter().map(|row| row.job_id)).await?;
+        let jobs = load_jobs_of(self, Some(session), rows.iter().map(|row| row.job_id)).await?;
         let mut attempts = Vec::with_capacity(rows.len());
-        let (mut unreadable, mut rated) = (Vec::new(), Vec::new());
+        let (mut ended, mut rated) = (Vec::new(), Vec::new());
         for row in rows {
             let loaded = jobs
                 .get(&row.job_id)
@@ -151,17 +151,22 @@ impl PhaseTx {
             let mut effects = loaded.effects(triggered_by);
             effects.permits |= claim.is_limited;
             match &loaded.job {
+                // On PostgreSQL these are two statements, and the host may have been given another
+                // component or job between them, which do not go with what the first has recorded.
+                Ok(job) if loaded.component.as_deref() != Some(&*row.component) => {
+                    ended.push(row.attempt(job.clone(), triggered_by, effects)?.finish(Outcome::Released));
+                }
                 Ok(job) => {
                     if let Some(rate) = job.policies.rate {
                         rated.push((row.job_id, row.execution_id, row.attempt, rate.period));
                     }
                     attempts.push(row.attempt(job.clone(), triggered_by, effects)?);
                 }
-                Err(error) => unreadable.push(row.unreadable(&loaded.name, error, effects)?),
+                Err(error) => ended.push(row.unreadable(&loaded.name, error, effects)?),
             }
         }
         rate::note_starts(self, &rated).await?;
-        super::completion::write_completions(self, session, &unreadable).await?;
+        super::completion::write_completions(self, session, &ended).await?;
         Ok(Started { attempts, lowest_rank, claimed, found, to_the_end, highest_rank })
     }
 }

@@ -149,7 +149,11 @@ statements! { WRITES:
     JOB_SPECS = "
         select j.id, j.name, j.spec::text as spec, j.queue_id, j.priority, j.gated,
                j.paused_at is not null as paused,
-               exists (select 1 from innkeeper.dependency d where d.upstream_id = j.id) as followed
+               exists (select 1 from innkeeper.dependency d where d.upstream_id = j.id) as followed,
+               (select c.digest
+                from innkeeper.host_plugin p
+                join innkeeper.component c on c.id = p.component_id
+                where p.session_id = $2 and p.plugin = j.plugin) as component
         from innkeeper.job j where j.id = any ($1)";
 
     // The planner

@@ -109,7 +109,11 @@ statements! { WRITES:
         set component_id = excluded.component_id, updated_at = excluded.updated_at";
     JOB_SPECS = "
         select j.id, j.name, j.spec, j.queue_id, j.priority, j.gated, j.paused_at is not null as paused,
-               exists (select 1 from dependency d where d.upstream_id = j.id) as followed
+               exists (select 1 from dependency d where d.upstream_id = j.id) as followed,
+               (select c.digest
+                from host_plugin p
+                join component c on c.id = p.component_id
+                where p.session_id = $2 and p.plugin = j.plugin) as component
         from job j where j.id = $1";
 
     // The planner
