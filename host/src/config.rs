@@ -52,7 +52,7 @@ pub const EXAMPLE: &str = include_str!("../config.example.toml");
 
 /// Keys of `[host]` that a host is built on: they cannot change while it runs.
 pub(crate) const FIXED_OF_HOST: &[&str] =
-    &["name", "owner", "data_dir", "listen", "concurrency", "session_timeout"];
+    &["name", "owner", "data_dir", "compiled_cache", "listen", "concurrency", "session_timeout"];
 /// The same of `[store]`.
 pub(crate) const FIXED_OF_STORE: &[&str] = &["url", "max_connections", "timeout", "pooler"];
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigErrors};
 use crate::engine::health::Health;
-use crate::engine::registry::{Before, Loading, Registry, Replacements};
+use crate::engine::registry::{Anew, Before, Loading, Registry, Replacements};
 use crate::engine::{Engine, Settings, store_options};
 use crate::http::{self, Listener, Server};
 use crate::interfaces::db::Databases;
@@ -19,6 +19,7 @@ use crate::store::{Definitions, Store, StoreError, StoreOptions};
 
 mod defined;
 mod reload;
+mod tidy;
 mod watch;
 
 use defined::{jobs_and_queues, replacements, tell_defined, tell_replaced};
@@ -152,12 +153,14 @@ impl Host {
             before: None,
         };
         // Before anything else is touched: a file that is wrong changes nothing.
-        let found = load(&loading).await?;
+        let mut found = load(&loading).await?;
+        let mut drafts = found.take_drafts();
         let store = open_store(&config, options).await?;
         let replacements = replacements(&store).await?;
         loading.replacements = &replacements;
-        loading.before = Some(Before { config: &config, plugins: &found, only: None });
-        let plugins = load(&loading).await?;
+        loading.before = Some(Before { config: &config, plugins: &found, anew: Anew::Replacements });
+        let mut plugins = load(&loading).await?;
+        drafts.extend(plugins.take_drafts());
         tell_replaced(&plugins);
         let (jobs, queues) = jobs_and_queues(&config);
         let definitions = Definitions {
@@ -165,10 +168,11 @@ impl Host {
             owner: &config.host.owner,
             session: None,
             plugins: &plugins.definitions(),
-            jobs: &jobs,
-            queues: &queues,
+            jobs: Some(&jobs),
+            queues: Some(&queues),
         };
         let defined = store.define(&definitions).await.map_err(StoreError::from)?;
+        tidy::keep(drafts).await;
         tell_defined(&defined, &config.host.owner);
         let settings = Settings {
             host: config.host.name.clone(),
@@ -177,7 +181,7 @@ impl Host {
             drain_timeout: config.host.drain_timeout,
         };
         let engine = Engine::new(store.clone(), runtime, plugins, settings, health).await?;
-        let reloader = Reloader::new(engine.clone(), store.clone(), config, databases, kept);
+        let reloader = Reloader::new(engine.clone(), store.clone(), config, databases, kept, replacements);
         Ok(Self { engine, store, reloader })
     }
 }

@@ -119,7 +119,7 @@ pub use read::{Blocker, ExecutionFilter, ExecutionRecord};
 pub use reload::{ReloadAsked, ReloadRequest, ReloadWish};
 pub use repeat::Repeated;
 pub use rescue::RescuedExecution;
-pub use rollback::{PluginVersion, Rollback};
+pub use rollback::{PluginVersion, Rollback, VERSIONS_KEPT};
 pub use session::{Heartbeat, NewSession, SessionId};
 pub use start::{Claim, PluginRoom, Started};
 pub use sync::JobSync;

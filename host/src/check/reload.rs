@@ -3,14 +3,14 @@
 use crate::config::{Config, ConfigError, ConfigErrors};
 
 /// Every key that is another one now and that the host is built on, with its place in the new file.
-/// `room`: bytes that an instance can have at most.
 #[must_use]
-pub fn complaints(before: &Config, after: &Config, room: u64) -> ConfigErrors {
+pub fn complaints(before: &Config, after: &Config) -> ConfigErrors {
     let (host, store) = ((&before.host, &after.host), (&before.store, &after.store));
     let fixed = [
         ("host", "name", host.0.name != host.1.name),
         ("host", "owner", host.0.owner != host.1.owner),
         ("host", "data_dir", host.0.data_dir != host.1.data_dir),
+        ("host", "compiled_cache", host.0.compiled_cache != host.1.compiled_cache),
         ("host", "listen", host.0.listen != host.1.listen),
         ("host", "concurrency", host.0.concurrency != host.1.concurrency),
         ("host", "session_timeout", host.0.session_timeout != host.1.session_timeout),
@@ -20,7 +20,7 @@ pub fn complaints(before: &Config, after: &Config, room: u64) -> ConfigErrors {
         ("store", "pooler", store.0.transaction_pooler != store.1.transaction_pooler),
     ];
     let changed = fixed.into_iter().filter(|(.., is_changed)| *is_changed);
-    let mut complaints: Vec<ConfigError> = changed
+    let complaints: Vec<ConfigError> = changed
         .map(|(part, key, _)| ConfigError {
             location: after.location_of_setting(part, key),
             message: format!(
@@ -28,15 +28,6 @@ pub fn complaints(before: &Config, after: &Config, room: u64) -> ConfigErrors {
             ),
         })
         .collect();
-    let larger = after.plugins.iter().filter(|(_, plugin)| plugin.limits.memory > room);
-    complaints.extend(larger.map(|(name, _)| ConfigError {
-        location: after.location_of_plugin(name),
-        message: format!(
-            "plugin `{name}` has a higher `limits.memory` than any plugin had when the host was started \
-             ({} MiB), and no instance has room for more: restart the host",
-            room >> 20
-        ),
-    }));
     ConfigErrors::new(complaints)
 }
 
@@ -52,7 +43,7 @@ mod tests {
 
     fn complaints_of(before: &str, after: &str) -> Vec<String> {
         let (before, after) = (config(before), config(after));
-        complaints(&before, &after, before.largest_memory()).iter().map(ToString::to_string).collect()
+        complaints(&before, &after).iter().map(ToString::to_string).collect()
     }
 
     const BEFORE: &str = "[host]\nname = \"inn\"\n[store]\nmax_connections = 4\n\
@@ -60,16 +51,16 @@ mod tests {
 
     #[test]
     fn what_the_host_is_built_on_is_named_with_its_line() {
-        let after = "[host]\nname = \"out\"\nconcurrency = 7\n[store]\nmax_connections = 5\n\
-                     [plugins.p]\ncomponent = \"p.wasm\"\nlimits = { memory = \"1GiB\" }\n";
+        let after = "[host]\nname = \"out\"\nconcurrency = 7\ncompiled_cache = \"7MiB\"\n\
+                     [store]\nmax_connections = 5\n[plugins.p]\ncomponent = \"p.wasm\"\n";
         let complaints = complaints_of(BEFORE, after);
         let starts = [
             "/etc/innkeeper.toml:2:1: `name` of [host]",
             // The owner is the name, which stands nowhere itself.
             "/etc/innkeeper.toml: `owner` of [host]",
             "/etc/innkeeper.toml:3:1: `concurrency` of [host]",
-            "/etc/innkeeper.toml:5:1: `max_connections` of [store]",
-            "/etc/innkeeper.toml:7:13: plugin `p` has a higher `limits.memory`",
+            "/etc/innkeeper.toml:4:1: `compiled_cache` of [host]",
+            "/etc/innkeeper.toml:6:1: `max_connections` of [store]",
         ];
         for start in starts {
             assert!(
@@ -83,7 +74,8 @@ mod tests {
     #[test]
     fn what_can_change_is_let_through() {
         let after = "[host]\nname = \"inn\"\ndrain_timeout = \"1m\"\nwatch = false\n[store]\nmax_connections = 4\n\
-                     history = { last = 7 }\n[plugins.q]\ncomponent = \"q.wasm\"\n[databases.d]\nurl = \"sqlite:d.db\"\n";
+                     history = { last = 7 }\n[plugins.p]\ncomponent = \"p.wasm\"\nlimits = { memory = \"1GiB\" }\n\
+                     [plugins.q]\ncomponent = \"q.wasm\"\n[databases.d]\nurl = \"sqlite:d.db\"\n";
         assert_eq!(complaints_of(BEFORE, after), [""; 0]);
     }
 }

@@ -7,20 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::defined::{jobs_and_queues, replacements, tell_defined, tell_replaced};
-use super::watch::Watch;
-use super::{Hangups, load, log_inspection};
+use super::watch::{Changed, Stamps, Watch, stamps};
+use super::{Hangups, load, log_inspection, tidy};
 use crate::check;
 use crate::config::{Config, ConfigErrors};
 use crate::engine::Engine;
 use crate::engine::change::ChangeError;
-use crate::engine::registry::{Before, Loading, Registry};
+use crate::engine::registry::{Anew, Before, Loading, Registry, Replacements};
 use crate::interfaces::db::Databases;
-use crate::plugin::Digest;
 use crate::plugin::kept::Kept;
+use crate::runtime::capacity_warnings;
 use crate::store::{Definitions, ReloadWish, Store, StoreError};
-
-/// How many versions of a plugin are kept to go back to.
-const VERSIONS: u32 = 3;
 
 /// After how long what the store did not take is tried again, unless there is something newer.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -32,8 +29,8 @@ pub(super) struct Reloader {
     config: Arc<Config>,
     databases: Shared,
     kept: Kept,
-    /// Bytes that an instance can have at most.
-    room: u64,
+    /// What runs in place of what, as it was last read.
+    replacements: Replacements,
 }
 
 /// The databases of the configuration that runs.
@@ -75,9 +72,10 @@ impl Reloader {
         config: Arc<Config>,
         databases: Databases,
         kept: Kept,
+        replacements: Replacements,
     ) -> Self {
-        let room = config.largest_memory();
-        Self { engine, store, config, databases: Shared(Arc::new(Mutex::new(databases))), kept, room }
+        let databases = Shared(Arc::new(Mutex::new(databases)));
+        Self { engine, store, config, databases, kept, replacements }
     }
 
     /// The databases, whichever they are at the time.
@@ -91,15 +89,24 @@ impl Reloader {
         let engine = self.engine.clone();
         let work = async {
             let mut again: Option<ReloadWish> = None;
+            let mut missed = self.missed().await;
+            tidy::remove_superseded(&self.store, &self.kept, &self.engine.plugins()).await;
             loop {
+                let mut or_plugins = false;
                 let wish = tokio::select! {
+                    biased;
+                    wish = at_once(missed.take()) => wish,
                     _ = hangups.recv() => {
                         tracing::info!("SIGHUP: loading the configuration anew");
                         ReloadWish::Configuration
                     }
-                    wish = watch.changed() => {
+                    changed = watch.changed() => {
                         tracing::debug!("a file has changed: loading anew");
-                        if again == Some(ReloadWish::Configuration) { ReloadWish::Configuration } else { wish }
+                        or_plugins = changed == Changed::Refused;
+                        match changed {
+                            Changed::Plugins if again != Some(ReloadWish::Configuration) => ReloadWish::Plugins,
+                            _ => ReloadWish::Configuration,
+                        }
                     }
                     () = engine.reload_requested() => {
                         self.answer_requests(&mut watch).await;
@@ -107,14 +114,10 @@ impl Reloader {
                     }
                     wish = later(again.clone()) => wish,
                 };
-                let repeated = again.take().is_some();
-                if let Err(error) = self.reload(&wish, &mut watch).await {
-                    let passes =
-                        matches!(&error, ReloadError::Store(_) | ReloadError::Change(ChangeError::Store(_)));
-                    if !(passes && repeated) {
-                        tell(&error);
-                    }
-                    again = passes.then_some(wish);
+                let is_repeated = again.take().is_some();
+                again = self.reload_or_tell(wish, is_repeated, &mut watch).await;
+                if or_plugins && again.is_none() && watch.has_refused() {
+                    again = self.reload_or_tell(ReloadWish::Plugins, false, &mut watch).await;
                 }
             }
         };
@@ -122,6 +125,21 @@ impl Reloader {
             () = work => {}
             () = engine.draining() => {}
         }
+    }
+
+    /// Returns what is to be tried again, since the store did not do it.
+    async fn reload_or_tell(
+        &mut self,
+        wish: ReloadWish,
+        is_repeated: bool,
+        watch: &mut Watch,
+    ) -> Option<ReloadWish> {
+        let error = self.reload(&wish, watch).await.err()?;
+        let passes = matches!(&error, ReloadError::Store(_) | ReloadError::Change(ChangeError::Store(_)));
+        if !(passes && is_repeated) {
+            tell(&error);
+        }
+        passes.then_some(wish)
     }
 
     /// What commands have asked for. What cannot be read or answered now is asked for again with the
@@ -149,41 +167,62 @@ impl Reloader {
     }
 
     async fn reload(&mut self, wish: &ReloadWish, watch: &mut Watch) -> Result<(), ReloadError> {
-        let config = match wish {
-            ReloadWish::Configuration => Arc::new(self.read()?),
-            ReloadWish::Plugins | ReloadWish::Plugin(_) => self.config.clone(),
-        };
-        let only = match wish {
-            ReloadWish::Plugin(name) => Some(name),
-            ReloadWish::Plugins | ReloadWish::Configuration => None,
+        if *wish != ReloadWish::Configuration {
+            return self.take_on(self.config.clone(), wish, watch).await;
+        }
+        watch.note_refused(Stamps::new());
+        let config = Arc::new(self.read()?);
+        let files = stamps(&config).await;
+        let taken = self.take_on(config, wish, watch).await;
+        if let Err(ReloadError::Configuration(_)) = taken {
+            watch.note_refused(files);
+        }
+        taken
+    }
+
+    /// A configuration that may be the one that runs.
+    async fn take_on(
+        &mut self,
+        config: Arc<Config>,
+        wish: &ReloadWish,
+        watch: &mut Watch,
+    ) -> Result<(), ReloadError> {
+        let anew = match wish {
+            ReloadWish::Plugin(name) => Anew::Plugin(name),
+            ReloadWish::Plugins | ReloadWish::Configuration => Anew::Everything,
         };
         let before = self.engine.plugins();
         let databases = self.databases.get().reopen(&self.config.databases, &config.databases);
         let replacements = replacements(&self.store).await?;
-        let plugins = load(&Loading {
+        let mut plugins = load(&Loading {
             config: &config,
             runtime: self.engine.runtime(),
             databases: &databases,
             replacements: &replacements,
             kept: Some(&self.kept),
-            before: Some(Before { config: &self.config, plugins: &before, only }),
+            before: Some(Before { config: &self.config, plugins: &before, anew }),
         })
         .await?;
         let is_new = before.differs_from(&plugins);
         if !is_new && *wish != ReloadWish::Configuration {
             tracing::info!("no component has changed");
+            self.replacements = replacements;
             return Ok(());
         }
-        let (jobs, queues) = jobs_and_queues(&config);
+        let drafts = plugins.take_drafts();
+        // Another host of the owner may have a newer file than the one that this host has read.
+        let own = (*wish == ReloadWish::Configuration).then(|| jobs_and_queues(&config));
         let definitions = Definitions {
             host: &config.host.name,
             owner: &config.host.owner,
             session: None,
             plugins: &plugins.definitions(),
-            jobs: &jobs,
-            queues: &queues,
+            jobs: own.as_ref().map(|(jobs, _)| jobs.as_slice()),
+            queues: own.as_ref().map(|(_, queues)| queues.as_slice()),
         };
         let defined = self.engine.change(plugins, &definitions).await?;
+        tidy::keep(drafts).await;
+        self.replacements = replacements;
         let plugins = self.engine.plugins();
         tell_changes(&before, &plugins);
         tell_replaced(&plugins);
@@ -194,39 +233,45 @@ impl Reloader {
         if *wish == ReloadWish::Configuration {
             let before = std::mem::replace(&mut self.config, config);
             watch.follow(&self.config);
+            if before.largest_memory() != self.config.largest_memory() {
+                let (concurrency, memory) = (self.config.host.concurrency, self.config.largest_memory());
+                for warning in capacity_warnings(concurrency, memory) {
+                    tracing::warn!("{warning}");
+                }
+            }
             if (&before.databases, &before.plugins) != (&self.config.databases, &self.config.plugins) {
                 // Beside the work, as when the host was started.
                 tokio::spawn(log_inspection(self.config.clone()));
             }
         }
-        self.remove_superseded(&plugins).await;
+        tidy::remove_superseded(&self.store, &self.kept, &plugins).await;
         Ok(())
     }
 
     fn read(&self) -> Result<Config, ConfigErrors> {
         let config = Config::load(&self.config.path)?;
-        let complaints = check::reload::complaints(&self.config, &config, self.room);
+        let complaints = check::reload::complaints(&self.config, &config);
         if complaints.is_empty() { Ok(config) } else { Err(complaints) }
     }
 
-    /// Components that nobody goes back to any more.
-    async fn remove_superseded(&self, plugins: &Registry) {
-        let superseded = match self.store.superseded_components(VERSIONS).await {
-            Ok(superseded) => superseded,
-            Err(error) => return tracing::debug!(%error, "old components are removed another time"),
-        };
-        let runs = |digest: &Digest| {
-            plugins.plugins().any(|plugin| plugin.digest == *digest || plugin.configured == *digest)
-        };
-        for digest in
-            superseded.iter().filter_map(|digest| Digest::parse(digest).ok()).filter(|digest| !runs(digest))
-        {
-            match self.kept.remove(&digest) {
-                Ok(true) => tracing::debug!(%digest, "an old component was removed"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%digest, %error, "an old component cannot be removed"),
+    /// What was to run in place of what when the host was started may have become something else before
+    /// it could be asked to reload.
+    async fn missed(&self) -> Option<ReloadWish> {
+        match replacements(&self.store).await {
+            Ok(replacements) => (replacements != self.replacements).then_some(ReloadWish::Plugins),
+            Err(error) => {
+                tracing::debug!(%error, "what runs in place of what cannot be read now");
+                Some(ReloadWish::Plugins)
             }
         }
+    }
+}
+
+/// This; never, if there is nothing.
+async fn at_once(wish: Option<ReloadWish>) -> ReloadWish {
+    match wish {
+        Some(wish) => wish,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,14 +4,13 @@
 //! file is replaced (written in place, renamed over, a symbolic link on the way to it pointed
 //! elsewhere, as Kubernetes does it), on network file systems too, and a host has a few files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::component::ComponentRef;
 use crate::config::Config;
-use crate::store::ReloadWish;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -20,20 +19,43 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// not there.
 type Stamp = Option<(PathBuf, [i64; 6])>;
 
+/// Files as they were at some time.
+pub(super) type Stamps = BTreeMap<PathBuf, Stamp>;
+
+/// What is to be loaded anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// The configuration.
+    Configuration,
+    /// The plugins of the configuration that runs.
+    Plugins,
+    /// The configuration, which was refused as its files were; and if it still is, the plugins of the one
+    /// that runs.
+    Refused,
+}
+
 /// The files of a configuration, as they were when they last took effect.
 pub(super) struct Watch {
     config: PathBuf,
-    files: BTreeMap<PathBuf, Stamp>,
-    /// How the last look found them, where that was otherwise: somebody may be writing still.
-    unsettled: Option<BTreeMap<PathBuf, Stamp>>,
+    files: Stamps,
+    /// Those of a configuration that was refused, as they were then: one of them may be what was wrong.
+    refused: Stamps,
+    /// How the last look found them all, where that was otherwise: somebody may be writing still.
+    unsettled: Option<Stamps>,
     is_on: bool,
 }
 
 impl Watch {
     /// The files as they are now.
     pub(super) async fn new(config: &Config) -> Self {
-        let files = look(files_of(config)).await;
-        Self { config: config.path.clone(), files, unsettled: None, is_on: config.host.watch }
+        let files = stamps(config).await;
+        Self {
+            config: config.path.clone(),
+            files,
+            refused: Stamps::new(),
+            unsettled: None,
+            is_on: config.host.watch,
+        }
     }
 
     /// Watches the files of another configuration. Those that were not watched before are taken for
@@ -42,27 +64,45 @@ impl Watch {
         self.is_on = config.host.watch;
         let mut before = std::mem::take(&mut self.files);
         self.files = files_of(config).map(|path| (path.clone(), before.remove(&path).flatten())).collect();
+        self.refused.clear();
         self.unsettled = None;
+    }
+
+    /// Watches the files of a configuration that was refused as well, which were these before it was
+    /// loaded; none where nothing is known of it.
+    pub(super) fn note_refused(&mut self, files: Stamps) {
+        self.refused = files;
+        self.unsettled = None;
+    }
+
+    /// True after a configuration was refused, until another one is read.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Waits until files have changed, and nobody has changed them for one interval. May be dropped at
     /// any time.
-    pub(super) async fn changed(&mut self) -> ReloadWish {
+    pub(super) async fn changed(&mut self) -> Changed {
         loop {
             if !self.is_on {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(INTERVAL).await;
-            if let Some(wish) = self.look().await {
-                return wish;
+            if let Some(changed) = self.look().await {
+                return changed;
             }
         }
     }
 
     /// What has changed, and has not done so again since the last look.
-    async fn look(&mut self) -> Option<ReloadWish> {
-        let found = look(self.files.keys().cloned().collect::<Vec<_>>()).await;
-        if found == self.files {
+    async fn look(&mut self) -> Option<Changed> {
+        let paths: BTreeSet<PathBuf> = self.files.keys().chain(self.refused.keys()).cloned().collect();
+        let found = look(paths).await;
+        let now = |before: &Stamps| -> Stamps {
+            before.keys().map(|path| (path.clone(), found.get(path).cloned().flatten())).collect()
+        };
+        let (files, refused) = (now(&self.files), now(&self.refused));
+        if (&files, &refused) == (&self.files, &self.refused) {
             self.unsettled = None;
             return None;
         }
@@ -71,10 +111,21 @@ impl Watch {
             return None;
         }
         self.unsettled = None;
-        let is_same = found.get(&self.config) == self.files.get(&self.config);
-        self.files = found;
-        Some(if is_same { ReloadWish::Plugins } else { ReloadWish::Configuration })
+        let changed = if files.get(&self.config) != self.files.get(&self.config) {
+            Changed::Configuration
+        } else if refused == self.refused {
+            Changed::Plugins
+        } else {
+            Changed::Refused
+        };
+        (self.files, self.refused) = (files, refused);
+        Some(changed)
     }
+}
+
+/// The files of a configuration as they are now.
+pub(super) async fn stamps(config: &Config) -> Stamps {
+    look(files_of(config)).await
 }
 
 fn files_of(config: &Config) -> impl Iterator<Item = PathBuf> + use<> {
@@ -88,7 +139,7 @@ fn files_of(config: &Config) -> impl Iterator<Item = PathBuf> + use<> {
 }
 
 /// Off the async threads: a file system may take its time.
-async fn look(files: impl IntoIterator<Item = PathBuf>) -> BTreeMap<PathBuf, Stamp> {
+async fn look(files: impl IntoIterator<Item = PathBuf>) -> Stamps {
     let files: Vec<PathBuf> = files.into_iter().collect();
     let look = move || files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
@@ -131,7 +182,7 @@ mod tests {
     }
 
     /// What two looks find.
-    async fn settled(watch: &mut Watch) -> Option<ReloadWish> {
+    async fn settled(watch: &mut Watch) -> Option<Changed> {
         assert_eq!(watch.look().await, None);
         watch.look().await
     }
@@ -144,7 +195,7 @@ mod tests {
         assert_eq!(watch.look().await, None, "somebody may be writing still");
         write(&path, "[host]\n\n");
         assert_eq!(watch.look().await, None);
-        assert_eq!(watch.look().await, Some(ReloadWish::Configuration));
+        assert_eq!(watch.look().await, Some(Changed::Configuration));
     }
 
     #[tokio::test]
@@ -154,7 +205,7 @@ mod tests {
         // As Kubernetes does it: nothing is ever half there.
         std::os::unix::fs::symlink("two", folder.path().join("next")).unwrap();
         std::fs::rename(folder.path().join("next"), folder.path().join("current")).unwrap();
-        assert_eq!(settled(&mut watch).await, Some(ReloadWish::Plugins));
+        assert_eq!(settled(&mut watch).await, Some(Changed::Plugins));
         assert_eq!(settled(&mut watch).await, None, "a change takes effect once");
     }
 
@@ -168,7 +219,7 @@ mod tests {
         );
         let mut watch = Watch::new(&Config::parse(&text, &path, &|_| None).unwrap()).await;
         write(&folder.path().join("key"), "hunter33");
-        assert_eq!(settled(&mut watch).await, Some(ReloadWish::Plugins));
+        assert_eq!(settled(&mut watch).await, Some(Changed::Plugins));
     }
 
     #[tokio::test]
@@ -178,8 +229,27 @@ mod tests {
         let next = TEXT.replace("current", "two");
         watch.follow(&Config::parse(&next, &path, &|_| None).unwrap());
         let new = settled(&mut watch).await;
-        assert_eq!(new, Some(ReloadWish::Plugins), "it may have changed before it was watched");
+        assert_eq!(new, Some(Changed::Plugins), "it may have changed before it was watched");
         write(&folder.path().join("one/p.wasm"), "another");
         assert_eq!(settled(&mut watch).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_a_refused_configuration_lacks_is_noticed_when_it_is_there() {
+        let (folder, path) = folder();
+        let mut watch = Watch::new(&config(&path)).await;
+        let next = TEXT.replace("current/p.wasm", "late.wasm");
+        let refused = Config::parse(&next, &path, &|_| None).unwrap();
+        watch.note_refused(stamps(&refused).await);
+        assert_eq!(settled(&mut watch).await, None);
+        write(&folder.path().join("late.wasm"), "at last");
+        assert_eq!(settled(&mut watch).await, Some(Changed::Refused));
+        assert_eq!(settled(&mut watch).await, None);
+        write(&folder.path().join("one/p.wasm"), "another");
+        assert_eq!(settled(&mut watch).await, Some(Changed::Plugins), "the refused one does not name it");
+        watch.follow(&config(&path));
+        assert_eq!(settled(&mut watch).await, None);
+        write(&folder.path().join("late.wasm"), "too late");
+        assert_eq!(settled(&mut watch).await, None, "another one was taken on since");
     }
 }

@@ -54,7 +54,13 @@ impl Engine {
             let error = {
                 let _writing = self.plugins.writing.lock().await;
                 let session = Some(self.session.id());
-                match self.store.define(&Definitions { session, ..*definitions }).await {
+                let definitions = Definitions { session, ..*definitions };
+                let recorded = if may_be_written {
+                    self.store.define_again(&definitions).await
+                } else {
+                    self.store.define(&definitions).await
+                };
+                match recorded {
                     Ok(defined) => {
                         self.plugins.take_over();
                         self.due.notify_one();
@@ -83,10 +89,9 @@ impl Engine {
             tokio::select! {
                 () = tokio::time::sleep(STORE_RETRY) => {}
                 // Nothing is started any more, with whatever plugins.
-                () = self.drain.cancelled() => {
-                    self.plugins.discard();
-                    return Err(ChangeError::Draining);
-                }
+                // A START that is under way may have recorded the next ones, so they can be found until the
+                // host ends.
+                () = self.drain.cancelled() => return Err(ChangeError::Draining),
             }
         }
     }

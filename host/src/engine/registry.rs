@@ -14,8 +14,8 @@ use crate::interfaces::db::{Databases, Grants};
 use crate::interfaces::granted::Granted;
 use crate::job::Name;
 use crate::limits::Limits;
-use crate::plugin::kept::Kept;
-use crate::plugin::{self, Digest, Handler, Sources};
+use crate::plugin::kept::{Draft, Kept};
+use crate::plugin::{self, Digest, Handler, Source, SourceError, Sources};
 use crate::runtime::{LoadedComponent, Runtime};
 
 /// Plugins that are loaded at a time: enough to read and check files on every core.
@@ -55,6 +55,20 @@ pub struct LoadedHandler<'a> {
 pub struct Registry {
     plugins: BTreeMap<Name, Arc<Plugin>>,
     digests: Vec<(Name, String)>,
+    /// Of the components that were loaded for this.
+    drafts: Vec<Draft>,
+}
+
+/// A plugin, and what is to be kept of its component.
+struct Loaded {
+    plugin: Arc<Plugin>,
+    draft: Option<Draft>,
+}
+
+impl From<Arc<Plugin>> for Loaded {
+    fn from(plugin: Arc<Plugin>) -> Self {
+        Self { plugin, draft: None }
+    }
 }
 
 /// A plugin that could not be loaded.
@@ -90,8 +104,19 @@ pub struct Before<'a> {
     pub config: &'a Config,
     /// Its plugins.
     pub plugins: &'a Registry,
-    /// The only plugin that is loaded anew. None: all that have changed.
-    pub only: Option<&'a Name>,
+    /// What else is looked at.
+    pub anew: Anew<'a>,
+}
+
+/// What is loaded anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Anew<'a> {
+    /// All that has changed.
+    Everything,
+    /// This plugin, if it has changed.
+    Plugin(&'a Name),
+    /// What is to run in place of what. All else was read a moment ago.
+    Replacements,
 }
 
 /// For a plugin, the component that is replaced, and the one that runs instead.
@@ -121,7 +146,8 @@ impl Registry {
         let mut loaded = futures_util::stream::iter(loads).buffered(LOADED_AT_ONCE);
         while let Some((name, loaded)) = loaded.next().await {
             match loaded {
-                Ok(plugin) => {
+                Ok(Loaded { plugin, draft }) => {
+                    registry.drafts.extend(draft);
                     registry.digests.push((name.clone(), plugin.digest.to_string()));
                     registry.plugins.insert(name.clone(), plugin);
                 }
@@ -149,6 +175,12 @@ impl Registry {
         let same =
             |plugin: &Arc<Plugin>| other.get(&plugin.name).is_some_and(|other| Arc::ptr_eq(plugin, other));
         self.plugins.len() != other.plugins.len() || !self.plugins().all(same)
+    }
+
+    /// What is to be kept of its components once they are on record. What is dropped leaves nothing.
+    #[must_use]
+    pub fn take_drafts(&mut self) -> Vec<Draft> {
+        std::mem::take(&mut self.drafts)
     }
 
     /// Every plugin, by name.
@@ -191,7 +223,7 @@ fn begin_to_load<'a>(
     config: &'a PluginConfig,
     loading: &'a Loading<'a>,
     sources: &'a Sources,
-) -> BoxFuture<'a, (&'a Name, Result<Arc<Plugin>, String>)> {
+) -> BoxFuture<'a, (&'a Name, Result<Loaded, String>)> {
     Box::pin(async move { (name, load_plugin(name, config, loading, sources).await) })
 }
 
@@ -200,51 +232,116 @@ async fn load_plugin(
     config: &PluginConfig,
     loading: &Loading<'_>,
     sources: &Sources,
-) -> Result<Arc<Plugin>, String> {
-    let running = loading.before.and_then(|before| before.plugins.get(name));
-    if let (Some(running), Some(only)) = (running, loading.before.and_then(|before| before.only))
+) -> Result<Loaded, String> {
+    let before = loading.before.and_then(|before| Some((before, before.plugins.get(name)?)));
+    if let Some((Before { anew: Anew::Plugin(only), .. }, running)) = before
         && only != name
     {
-        return Ok(running.clone());
+        return Ok(running.clone().into());
     }
-    let configured = sources.fetch(&config.component, config.digest.as_ref()).await;
-    let configured = configured.map_err(|error| error.to_string())?;
-    let digest = configured.digest.clone();
-    let source = match loading.replacements.get(name) {
-        Some((replaced, instead)) if *replaced == digest && *instead != digest => {
-            let kept = loading.kept.map(|kept| kept.read(instead)).transpose();
-            kept.map_err(|why| missing(name, &why, instead))?.unwrap_or(configured)
-        }
-        _ => configured,
+    let (digest, source) = configured(name, config, before, sources).await?;
+    let wanted = match loading.replacements.get(name) {
+        Some((replaced, instead)) if *replaced == digest => instead.clone(),
+        _ => digest.clone(),
     };
-    let capabilities = Granted::open(name, &config.capabilities);
-    if let (Some(running), Some(before)) = (running, loading.before)
-        && (&running.digest, &running.configured) == (&source.digest, &digest)
-        && before.config.plugins.get(name) == Some(config)
-        && running.grants.are_in(loading.databases)
-        && running.capabilities.is_as_open_as(&capabilities)
+    let capabilities = {
+        let (name, granted) = (name.clone(), config.capabilities.clone());
+        on_a_thread_for_files(move || Granted::open(&name, &granted)).await?
+    };
+    if let Some((before, running)) = before
+        && (&running.digest, &running.configured) == (&wanted, &digest)
+        && (before.anew == Anew::Replacements
+            || (before.config.plugins.get(name) == Some(config)
+                && running.grants.are_in(loading.databases)
+                && running.capabilities.is_as_open_as(&capabilities)))
     {
-        return Ok(running.clone());
+        return Ok(running.clone().into());
     }
+    let source = match source {
+        Ok(source) if source.digest == wanted => source,
+        source => {
+            let kept = kept(loading.kept, &wanted).await;
+            kept.map_err(|why| {
+                if wanted == digest { source.err().unwrap_or(why) } else { missing(name, &why, &wanted) }
+            })?
+        }
+    };
     let component = loading.runtime.load(&source, config.limits).await;
     let component = component.map_err(|error| format!("{}: {error}", source.origin))?;
-    if let Some(Err(error)) = loading.kept.map(|kept| kept.keep(&source)) {
-        tracing::warn!(plugin = %name, digest = %source.digest, %error, "the component cannot be kept to go back to");
-    }
-    let before = running.map(|running| &*running.grants);
-    let settings = config.config.clone().into_iter().chain(capabilities.placeholders());
-    Ok(Arc::new(Plugin {
+    let plugin = Arc::new(Plugin {
         name: name.clone(),
-        digest: source.digest,
+        digest: wanted,
         configured: digest,
         schemas: compile_schemas(&component.handlers),
         component,
-        config: Arc::new(settings.collect()),
+        config: Arc::new(config.config.clone().into_iter().chain(capabilities.placeholders()).collect()),
         capabilities: Arc::new(capabilities),
-        grants: Arc::new(Grants::after(before, loading.databases, name, config)),
+        grants: Arc::new(Grants::after(
+            before.map(|(_, running)| &*running.grants),
+            loading.databases,
+            name,
+            config,
+        )),
         jobs: config.jobs.clone(),
         limits: config.limits,
-    }))
+    });
+    Ok(Loaded { plugin, draft: draft(loading.kept, name, source).await })
+}
+
+/// The digest of the component that the configuration names, and the component or why it is not
+/// there.
+async fn configured(
+    name: &Name,
+    config: &PluginConfig,
+    before: Option<(Before<'_>, &Arc<Plugin>)>,
+    sources: &Sources,
+) -> Result<(Digest, Result<Source, String>), String> {
+    if let Some((Before { anew: Anew::Replacements, .. }, running)) = before {
+        return Ok((running.configured.clone(), Err("it was not read again".to_owned())));
+    }
+    let is_named_as_before = |before: &Before<'_>| {
+        let same =
+            |other: &PluginConfig| (&other.component, &other.digest) == (&config.component, &config.digest);
+        before.config.plugins.get(name).is_some_and(same)
+    };
+    match (sources.fetch(&config.component, config.digest.as_ref()).await, before) {
+        (Ok(source), _) => Ok((source.digest.clone(), Ok(source))),
+        // What else there is to load does not wait for a registry.
+        (Err(error @ SourceError::Unreachable { .. }), Some((before, running)))
+            if is_named_as_before(&before) =>
+        {
+            tracing::warn!(plugin = %name, %error, "whether there is a newer component is not known: the plugin keeps the one that it has");
+            Ok((running.configured.clone(), Err(error.to_string())))
+        }
+        (Err(error), _) => Err(error.to_string()),
+    }
+}
+
+/// A component that was kept, or why it is not there.
+async fn kept(kept: Option<&Kept>, digest: &Digest) -> Result<Source, String> {
+    let Some(kept) = kept.cloned() else { return Err("no components are kept here".to_owned()) };
+    let digest = digest.clone();
+    on_a_thread_for_files(move || kept.read(&digest)).await?
+}
+
+/// What is to be kept of a component, unless it is kept already.
+async fn draft(kept: Option<&Kept>, name: &Name, source: Source) -> Option<Draft> {
+    let (kept, digest) = (kept?.clone(), source.digest.clone());
+    let draft = on_a_thread_for_files(move || kept.draft(&source)).await;
+    match draft.and_then(|draft| draft.map_err(|error| error.to_string())) {
+        Ok(draft) => draft,
+        Err(error) => {
+            tracing::warn!(plugin = %name, %digest, %error, "the component cannot be kept to go back to");
+            None
+        }
+    }
+}
+
+/// Heartbeats are sent by the async threads: a file system that takes its time must not hold them up.
+async fn on_a_thread_for_files<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("its files cannot be read: {error}"))
 }
 
 fn missing(name: &Name, why: &str, component: &Digest) -> String {

@@ -13,7 +13,7 @@ use super::sync::{JobSync, change_jobs, change_queues};
 use crate::job::{Job, Name};
 use crate::policy::Queue;
 
-/// All that a host's configuration and its components say.
+/// All that a host's configuration and its components say, or what of it is to be recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Definitions<'a> {
     /// The host's name.
@@ -24,10 +24,10 @@ pub struct Definitions<'a> {
     pub session: Option<SessionId>,
     /// The plugins.
     pub plugins: &'a [PluginDefinition],
-    /// The jobs.
-    pub jobs: &'a [Job],
-    /// The queues.
-    pub queues: &'a [Queue],
+    /// The jobs. None: they stay as they are.
+    pub jobs: Option<&'a [Job]>,
+    /// The queues. None: they stay as they are.
+    pub queues: Option<&'a [Queue]>,
 }
 
 /// A plugin that a host has loaded.
@@ -88,6 +88,17 @@ impl Store {
         open_gates_of_jobs(self, &changed).await.map_err(DefineError::Unknown)?;
         Ok(defined)
     }
+
+    /// As [`Store::define`], after one of the same that may have been committed: which jobs it changed
+    /// is known no more, so all that waits is looked at.
+    ///
+    /// # Errors
+    /// As [`Store::define`].
+    pub async fn define_again(&self, definitions: &Definitions<'_>) -> Result<Defined, DefineError> {
+        let defined = self.define(definitions).await?;
+        self.look_at_all_that_waits().await.map_err(DefineError::Unknown)?;
+        Ok(defined)
+    }
 }
 
 /// The jobs last, since others wait for them until the transaction has ended.
@@ -118,8 +129,14 @@ async fn write(
             plugins.iter().map(|plugin| (plugin.name.clone(), plugin.component.clone())).collect();
         insert_host_plugins(tx, session, &digests).await?;
     }
-    let queues = change_queues(tx, owner, queues).await?;
-    let (jobs, changed) = change_jobs(tx, store, owner, jobs).await?;
+    let queues = match queues {
+        Some(queues) => change_queues(tx, owner, queues).await?,
+        None => Vec::new(),
+    };
+    let (jobs, changed) = match jobs {
+        Some(jobs) => change_jobs(tx, store, owner, jobs).await?,
+        None => (JobSync::default(), Vec::new()),
+    };
     Ok((Defined { queues, jobs }, changed))
 }
 

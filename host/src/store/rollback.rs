@@ -10,6 +10,9 @@ use super::session::component_is_not_saved;
 use super::time::Time;
 use crate::job::Name;
 
+/// How many versions of a plugin hosts keep to go back to.
+pub const VERSIONS_KEPT: u32 = 3;
+
 /// A component that a plugin was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginVersion {

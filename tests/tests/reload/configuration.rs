@@ -2,7 +2,7 @@
 
 use innkeeper::execution::State;
 use innkeeper_tests::database::{Engine, TestDatabase};
-use innkeeper_tests::host::{TestHost, until};
+use innkeeper_tests::host::{TestHost, guest, until};
 use innkeeper_tests::on_both_engines;
 use innkeeper_tests::raw::{Raw, make_gate, open_gate};
 use serde_json::json;
@@ -127,6 +127,35 @@ on_both_engines! {
         let id = stage.enqueue("write", &args).await;
         let record = stage.end_of(id).await;
         assert_eq!(record.state, State::Failed, "{record:?}");
+        host.stop().await;
+    }
+
+    async fn what_a_refused_configuration_lacked_takes_effect_when_it_is_there(engine: Engine) {
+        let mut stage = Stage::new(engine, "session_timeout = \"3s\"").await;
+        let host = stage.serve(JOBS).await;
+        let late = stage.scene.dir().join("late.wasm");
+        let plugin = format!("{JOBS}\n[plugins.late]\ncomponent = {late:?}\n");
+        stage.configure("inn-1", &plugin);
+        host.wait_for_log("not reloaded, everything stays as it was").await;
+        // What is in order meanwhile takes effect under the configuration that runs.
+        stage.release.publish(2);
+        host.wait_for_log("plugin swapped").await;
+        assert_eq!(stage.run().await, stage.release.digest(2));
+        std::fs::copy(guest("bench"), late.with_extension("draft")).expect("it can be written");
+        std::fs::rename(late.with_extension("draft"), &late).expect("it can be renamed");
+        host.wait_for_log("plugin added").await;
+        host.stop().await;
+    }
+
+    async fn more_memory_than_any_plugin_had_is_given_without_a_restart(engine: Engine) {
+        let mut stage = Stage::new(engine, UNWATCHED).await;
+        let host = stage.serve(JOBS).await;
+        stage.configure_as("inn-1", JOBS, |text| {
+            text.replace("[[plugins.probe.databases]]", "limits = { memory = \"2GiB\" }\n[[plugins.probe.databases]]")
+        });
+        stage.done(&["host", "reload", "--wait"]);
+        assert!(host.log().contains("the plugin's configuration has changed"), "{}", host.log());
+        assert_eq!(stage.run().await, stage.release.digest(1));
         host.stop().await;
     }
 }

@@ -1,10 +1,40 @@
 //! Plugins go back to the version before.
 
+use std::fs::File;
+use std::time::SystemTime;
+
+use innkeeper::job::Name;
+use innkeeper::plugin::kept::UNKNOWN_FOR;
 use innkeeper_tests::database::Engine;
-use innkeeper_tests::host::{TestHost, guest};
+use innkeeper_tests::host::{TestHost, guest, until};
 use innkeeper_tests::on_both_engines;
+use innkeeper_tests::raw::Raw;
 
 use super::stage::{JOBS, Stage, UNWATCHED};
+
+/// PostgreSQL only: there a table can be locked while the host starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_while_a_host_starts_is_followed() {
+    let mut stage = Stage::new(Engine::Postgres, UNWATCHED).await;
+    for version in [1, 2] {
+        stage.release.publish(version);
+        stage.serve(JOBS).await.stop().await;
+    }
+    let mut outside = Raw::connect(stage.scene.store.url()).await;
+    let mut lock = Raw::connect(stage.scene.store.url()).await;
+    lock.lock("innkeeper.plugin_version").await;
+    let host = TestHost::start(&stage.configure("inn-1", JOBS));
+    let waiting = "select count(*) from pg_locks where not granted \
+                   and relation = 'innkeeper.plugin_version'::regclass";
+    until("the host has read what is rolled back", async || (outside.count(waiting).await > 0).then_some(()))
+        .await;
+    let (v1, v2) = (stage.release.digest(1), stage.release.digest(2));
+    stage.store.roll_back(&Name::new("probe").unwrap(), &v1, &v2, None).await.unwrap();
+    lock.unlock().await;
+    host.wait_for_log("plugin swapped").await;
+    assert_eq!(stage.run().await, v1);
+    host.stop().await;
+}
 
 on_both_engines! {
     async fn every_host_goes_back_and_stays_there_until_a_mended_version_is_deployed(engine: Engine) {
@@ -109,6 +139,75 @@ on_both_engines! {
         kept.sort();
         last.sort();
         assert_eq!(kept, last);
+        host.stop().await;
+    }
+
+    async fn what_was_deployed_by_restarts_is_kept_in_three_versions_as_well(engine: Engine) {
+        let stage = Stage::new(engine, UNWATCHED).await;
+        let folder = stage.scene.dir().join("data/components");
+        for version in 1..=4 {
+            stage.release.publish(version);
+            stage.serve(JOBS).await.stop().await;
+        }
+        // One that no store knows of, from long ago; and one that may be somebody's in a moment.
+        let [old, young] = ["0", "1"].map(|digit| folder.join(format!("sha256-{}.wasm", digit.repeat(64))));
+        for (path, age) in [(&old, UNKNOWN_FOR * 2), (&young, UNKNOWN_FOR / 2)] {
+            std::fs::write(path, "?").expect("it can be written");
+            let file = File::options().append(true).open(path).expect("it is there");
+            file.set_modified(SystemTime::from(innkeeper::clock::now()) - age).expect("it is ours");
+        }
+        let host = stage.serve(JOBS).await;
+        let count = || std::fs::read_dir(&folder).expect("it is there").count();
+        until("three are left, and the young one", async || (count() == 4).then_some(())).await;
+        assert!(!old.exists() && young.exists());
+        host.stop().await;
+    }
+
+    async fn a_version_that_hosts_keep_no_more_is_refused(engine: Engine) {
+        let mut stage = Stage::new(engine, UNWATCHED).await;
+        let host = stage.serve(JOBS).await;
+        for version in 2..=4 {
+            stage.release.publish(version);
+            stage.done(&["plugin", "reload", "--wait"]);
+        }
+        let oldest = stage.release.digest(1);
+        let (code, told) = stage.command(&["plugin", "rollback", "probe", "--to", &oldest, "--wait"]);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains(&oldest) && told.contains("older than the last 3 versions"), "{told}");
+        stage.done(&["host", "reload", "--wait"]);
+        assert_eq!(stage.run().await, stage.release.digest(4));
+        host.stop().await;
+    }
+
+    async fn what_runs_already_is_not_read_again(engine: Engine) {
+        let mut stage = Stage::new(engine, UNWATCHED).await;
+        let host = stage.serve(JOBS).await;
+        stage.release.publish(2);
+        stage.done(&["plugin", "reload", "--wait"]);
+        stage.done(&["plugin", "rollback", "probe", "--wait"]);
+        std::fs::remove_dir_all(stage.scene.dir().join("data/components")).expect("they are kept there");
+        stage.done(&["host", "reload", "--wait"]);
+        stage.done(&["plugin", "reload", "--wait"]);
+        assert_eq!(stage.run().await, stage.release.digest(1));
+        host.stop().await;
+    }
+
+    async fn a_check_and_a_refusal_name_the_rollback(engine: Engine) {
+        let stage = Stage::new(engine, UNWATCHED).await;
+        stage.release.put(&std::fs::read(guest("bench")).expect("it is there"));
+        let host = stage.serve("").await;
+        stage.release.publish(2);
+        stage.done(&["plugin", "reload", "--wait"]);
+        stage.done(&["plugin", "rollback", "probe", "--wait"]);
+        stage.configure("inn-1", JOBS);
+        let (code, told) = stage.command(&["host", "reload", "--wait"]);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("has no handler `echo`") && told.contains("the plugin is rolled back to"), "{told}");
+        assert!(told.contains("plugin reload probe --end-rollback"), "{told}");
+        // Without a database, whose login `check` may have something to say about.
+        stage.configure_as("inn-1", JOBS, |text| text.replace("[[plugins.probe.databases]]\nname = \"app\"", ""));
+        let told = stage.done(&["check"]);
+        assert!(told.contains("plugin `probe` has been rolled back since"), "{told}");
         host.stop().await;
     }
 }

@@ -1,10 +1,15 @@
 //! Components are replaced.
 
-use innkeeper::execution::State;
+use std::time::Duration;
+
+use innkeeper::execution::{FailureKind, State};
+use innkeeper::job::{Job, Name};
+use innkeeper::retry::RetryPolicy;
 use innkeeper_tests::database::Engine;
-use innkeeper_tests::host::until;
+use innkeeper_tests::host::{guest, until};
 use innkeeper_tests::on_both_engines;
 use innkeeper_tests::raw::open_gate;
+use innkeeper_tests::registry::{PASSWORD, Registry, USER};
 use serde_json::json;
 
 use super::stage::{JOBS, Stage, UNWATCHED};
@@ -71,6 +76,8 @@ on_both_engines! {
         let host = stage.serve(JOBS).await;
         let old = stage.release.digest(1);
         stage.release.put(&half_of(&stage.release.path));
+        let components = stage.scene.dir().join("data/components");
+        let kept = || std::fs::read_dir(&components).expect("they are kept there").count();
         let (code, told) = stage.command(&["plugin", "reload", "--wait"]);
         assert_eq!(code, Some(1), "{told}");
         let place = format!("{}:", stage.scene.dir().join("inn-1.toml").display());
@@ -79,10 +86,11 @@ on_both_engines! {
         assert!(host.log().contains("not reloaded, everything stays as it was"), "{}", host.log());
         assert_eq!(stage.run().await, old);
         // One that is fine and has not what the jobs need.
-        stage.release.put(&std::fs::read(innkeeper_tests::host::guest("bench")).expect("it is there"));
+        stage.release.put(&std::fs::read(guest("bench")).expect("it is there"));
         let (code, told) = stage.command(&["plugin", "reload", "probe", "--wait"]);
         assert_eq!(code, Some(1), "{told}");
         assert!(told.contains("has no handler `hold`"), "{told}");
+        assert_eq!(kept(), 1, "nobody goes back to what never ran");
         assert_eq!(stage.run().await, old);
         stage.release.publish(2);
         let told = stage.done(&["plugin", "reload", "probe", "--wait"]);
@@ -110,5 +118,59 @@ on_both_engines! {
         assert_eq!(two.log().matches("plugin swapped").count(), 1, "nothing new there:\n{}", two.log());
         one.stop().await;
         two.stop().await;
+    }
+
+    async fn jobs_of_a_newer_file_outlive_a_reload_of_components_by_a_host_with_the_old_one(engine: Engine) {
+        let stage = Stage::new(engine, &format!("owner = \"inn\"\n{UNWATCHED}")).await;
+        let one = stage.serve(JOBS).await;
+        let newer = format!("{JOBS}\n[jobs.newer]\nplugin = \"probe\"\nhandler = \"echo\"\n");
+        let two = stage.serve_as("inn-2", &newer).await;
+        stage.release.publish(2);
+        stage.done(&["plugin", "reload", "--host", "inn-1", "--wait"]);
+        assert!(one.log().contains("plugin swapped"), "{}", one.log());
+        let jobs = stage.store.jobs().await.unwrap();
+        let retired: Vec<_> = jobs.iter().filter(|job| job.retired_at.is_some()).collect();
+        assert!(retired.is_empty(), "{retired:?}");
+        one.stop().await;
+        two.stop().await;
+    }
+
+    async fn a_job_that_is_for_another_version_is_tried_again(engine: Engine) {
+        let stage = Stage::new(engine, UNWATCHED).await;
+        let host = stage.serve(JOBS).await;
+        // As another host does it that has a newer component.
+        let record = stage.store.job(&Name::new("echo").unwrap()).await.unwrap();
+        let retry = RetryPolicy { max_attempts: 2, initial: Duration::from_secs(3600), ..record.job.retry };
+        let job = Job { handler: "of-the-next-version".into(), retry, ..record.job };
+        stage.store.sync_jobs("another", &[job]).await.unwrap();
+        let id = stage.enqueue("echo", &json!(1)).await;
+        let record = until("it was tried", async || {
+            let record = stage.store.execution(id).await.unwrap().unwrap();
+            record.error.is_some().then_some(record)
+        })
+        .await;
+        let error = record.error.unwrap();
+        assert_eq!((record.state, error.kind), (State::Retrying, FailureKind::Host), "{error:?}");
+        assert!(error.message.contains("another version of plugin `probe`"), "{error:?}");
+        host.stop().await;
+    }
+
+    async fn a_registry_that_does_not_answer_holds_up_no_other_plugin(engine: Engine) {
+        let mut stage = Stage::new(engine, UNWATCHED).await;
+        let mut registry = Registry::start().await;
+        let component = std::fs::read(guest("bench")).expect("it is there");
+        registry.push("bench:1", &component).await;
+        let address = registry.address();
+        let remote = format!(
+            "{JOBS}\n[plugins.remote]\ncomponent = \"oci://{address}/bench:1\"\n\
+             [registries.{address:?}]\nusername = {USER:?}\npassword = {PASSWORD:?}\n"
+        );
+        let host = stage.serve(&remote).await;
+        registry.stop();
+        stage.release.publish(2);
+        stage.done(&["host", "reload", "--wait"]);
+        assert!(host.log().contains("whether there is a newer component is not known"), "{}", host.log());
+        assert_eq!(stage.run().await, stage.release.digest(2));
+        host.stop().await;
     }
 }

@@ -1,8 +1,11 @@
 //! A running host becomes another one, hosts are asked to, and plugins go back to what they were.
 
+use innkeeper::job::Job;
+use innkeeper::policy::{Concurrency, Policies, Queue, WhenFull};
 use innkeeper::store::{
     DefineError, Definitions, PluginDefinition, ReloadWish, Rollback, SessionId, StoreError,
 };
+use innkeeper_tests::database::Engine;
 use serde_json::json;
 
 use crate::rule;
@@ -30,8 +33,14 @@ pub async fn define(
     jobs: &[&str],
 ) -> Result<(), DefineError> {
     let jobs: Vec<_> = jobs.iter().map(|name| job(name)).collect();
-    let definitions =
-        Definitions { host: "inn-1", owner: "file", session, plugins: &[plugin], jobs: &jobs, queues: &[] };
+    let definitions = Definitions {
+        host: "inn-1",
+        owner: "file",
+        session,
+        plugins: &[plugin],
+        jobs: Some(&jobs),
+        queues: Some(&[]),
+    };
     world.store.define(&definitions).await.map(drop)
 }
 
@@ -53,6 +62,58 @@ rule!(an_attempt_names_the_component_that_the_host_had_at_its_start, async |worl
     assert_eq!(world.store.plugin_handlers(&name("p")).await.unwrap(), Some(json!([{ "name": "sha256:2" }])));
 });
 
+/// PostgreSQL only: on SQLite, whoever writes is alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_claimed_while_its_host_is_given_another_component_starts_with_that_one() {
+    let world = World::new(Engine::Postgres).await;
+    let session = world.host("inn-1").await;
+    define(&world, Some(session), plugin("sha256:1"), &["j"]).await.unwrap();
+    let execution = world.enqueue("j").await;
+    // A START waits where it has seen the first component, and not yet the job.
+    world
+        .tamper(
+            "create function {}wait() returns trigger language plpgsql as
+                 'begin perform pg_advisory_xact_lock(42); return new; end';
+             create trigger wait before insert on {}start for each row execute function {}wait()",
+        )
+        .await;
+    let lock = world.hold("begin; select pg_advisory_xact_lock(42)").await;
+    let store = world.another_store(1).await;
+    let claim = tokio::spawn(async move { store.claim(session, 10).await });
+    world.until_blocked(|| claim.is_finished()).await;
+    define(&world, Some(session), plugin("sha256:2"), &["j", "k"]).await.unwrap();
+    drop(lock);
+    let claimed = claim.await.unwrap().unwrap();
+    assert!(claimed.is_empty(), "the job may be for the second one: {claimed:?}");
+    let attempt = world.claim_one(session).await;
+    assert_eq!((attempt.execution, attempt.attempt, &*attempt.component), (execution, 1, "sha256:2"));
+}
+
+rule!(what_waits_is_looked_at_when_definitions_are_written_again, async |world: &World| {
+    let session = world.host("inn-1").await;
+    let concurrency = Some(Concurrency { limit: Some(1), per_key: None, when_full: WhenFull::Queue });
+    let limited = Job { policies: Policies { concurrency, ..Policies::default() }, ..job("j") };
+    world.jobs(std::slice::from_ref(&limited)).await;
+    for _ in 0..2 {
+        world.enqueue("j").await;
+    }
+    world.store.plan(10).await.unwrap();
+    world.tamper("delete from {}gate").await;
+    let (plugins, jobs) = ([plugin("sha256:1")], [limited]);
+    let definitions = Definitions {
+        host: "inn-1",
+        owner: "file",
+        session: Some(session),
+        plugins: &plugins,
+        jobs: Some(&jobs),
+        queues: None,
+    };
+    world.store.define(&definitions).await.unwrap();
+    assert_eq!(world.count("gate", "true").await, 0, "nothing has changed");
+    world.store.define_again(&definitions).await.unwrap();
+    assert_eq!(world.count("gate", "true").await, 1);
+});
+
 rule!(what_a_host_no_longer_has_it_does_not_start, async |world: &World| {
     let session = world.host_with("inn-1", &["p", "q"]).await;
     world.jobs(&[job("j")]).await;
@@ -61,13 +122,32 @@ rule!(what_a_host_no_longer_has_it_does_not_start, async |world: &World| {
         owner: "another",
         session: Some(session),
         plugins: &[],
-        jobs: &[],
-        queues: &[],
+        jobs: Some(&[]),
+        queues: Some(&[]),
     };
     world.store.define(&definitions).await.unwrap();
     world.enqueue("j").await;
     assert_eq!(world.store.claim(session, 10).await.unwrap().len(), 0);
     assert!(world.store.live_hosts_with_plugin(&name("q")).await.unwrap().is_empty());
+});
+
+rule!(jobs_and_queues_that_are_not_given_stay_as_they_are, async |world: &World| {
+    let session = world.host("inn-1").await;
+    world.jobs(&[job("j")]).await;
+    let queue = Queue { name: name("slow"), weight: 3, limit: Some(2), limit_per_host: None };
+    world.store.sync_queues("file", &[queue]).await.unwrap();
+    let definitions = Definitions {
+        host: "inn-1",
+        owner: "file",
+        session: Some(session),
+        plugins: &[plugin("sha256:2")],
+        jobs: None,
+        queues: None,
+    };
+    let defined = world.store.define(&definitions).await.unwrap();
+    assert_eq!((defined.jobs.retired, defined.queues), (vec![], vec![]));
+    world.enqueue("j").await;
+    assert_eq!(&*world.claim_one(session).await.component, "sha256:2");
 });
 
 rule!(nothing_is_defined_for_a_host_session_that_is_dead, async |world: &World| {

@@ -59,8 +59,8 @@ async fn definitions_whose_answer_is_lost_may_be_on_record_and_bear_being_repeat
         owner: "file",
         session: Some(session),
         plugins: &plugins,
-        jobs: &jobs,
-        queues: &[],
+        jobs: Some(&jobs),
+        queues: Some(&[]),
     };
     relay.silence_after("commit");
     let lost = store.define(&definitions).await;

@@ -3,7 +3,7 @@
 use crate::cli::{CliError, Global, Report, one_by_one, reload};
 use crate::engine::rollback::unfit_jobs;
 use crate::job::Name;
-use crate::store::{PluginVersion, ReloadWish, Rollback, Store};
+use crate::store::{PluginVersion, ReloadWish, Rollback, Store, VERSIONS_KEPT};
 use crate::suggest;
 
 /// Versions that are looked back at.
@@ -33,6 +33,13 @@ pub(super) async fn run(global: &Global, command: RollBack) -> Result<Report, Cl
     let rollbacks = store.rollbacks().await?;
     let running = running(&rollbacks, &name, &configured.component);
     let target = target(&name, &versions, running, to.as_deref()).map_err(CliError::usage)?;
+    let component = &target.component;
+    if store.superseded_components(VERSIONS_KEPT).await?.contains(component) {
+        return Err(CliError::usage(format!(
+            "{component} is older than the last {VERSIONS_KEPT} versions of plugin `{name}`, and hosts keep no more than \
+             those: put its file where the configuration names it, and reload"
+        )));
+    }
     let unfit = unfit_jobs(&store, &name, &target.component).await?;
     if !unfit.is_empty() {
         let refused = format!(
