@@ -185,6 +185,24 @@ async fn a_panic_after_a_flood_of_lines_is_explained_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_panic_is_explained_although_a_refusal_was_logged_after_it() {
+    let report = Exhaust::new("stray-then-panic", 0).call().await;
+    report.assert_failed(FailureKind::Trap, "no customer 17");
+    let last = report.records.messages().pop().expect("there are lines");
+    assert!(last.starts_with("refused: `/etc/passwd`"), "{last}");
+}
+
+#[tokio::test]
+async fn what_is_being_logged_when_a_handler_is_stopped_is_logged_to_its_end_and_then_what_was_refused() {
+    let call = Exhaust { stop_in_log: true, ..Exhaust::new("stray-sleep", 3_600_000) };
+    let report = call.call().await;
+    assert!(matches!(report.outcome, Outcome::Released), "{:?}", report.outcome);
+    let messages = report.records.messages();
+    assert_eq!(messages[0], "about to sleep");
+    assert!(messages[1].starts_with("refused: `/etc/passwd`"), "{messages:?}");
+}
+
+#[tokio::test]
 async fn whoever_writes_without_asking_is_stopped_before_the_host_grows() {
     let limits = Limits { log_lines: 1_000_000, log_bytes: 1 << 30, ..Limits::default() };
     let report = Exhaust { limits, ..Exhaust::new("written", 1 << 30) }.call().await;

@@ -49,6 +49,11 @@ enum What {
     Fields,
     /// The end of the program, with this exit code.
     Exit,
+    /// A file that it was not granted, a line on standard output, and a sleep of so many
+    /// milliseconds.
+    StraySleep,
+    /// A file that it was not granted, and a panic.
+    StrayThenPanic,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -118,9 +123,22 @@ pub(crate) fn exhaust(ctx: &Context, args: Exhaust) -> Result<Value, Failure> {
             black_box((0..amount).map(timer).collect::<Vec<_>>());
         }
         What::Fields => say_often(count),
+        What::StraySleep => {
+            stray();
+            println!("about to sleep");
+            std::thread::sleep(Duration::from_millis(amount));
+        }
+        What::StrayThenPanic => {
+            stray();
+            panic!("no customer 17");
+        }
         What::Exit => std::process::exit(i32::try_from(amount).unwrap_or(1)),
     }
     Ok(Value::Null)
+}
+
+fn stray() {
+    assert!(std::fs::read("/etc/passwd").is_err(), "no folder was granted");
 }
 
 #[inline(never)]
