@@ -111,6 +111,19 @@ async fn memory_is_refused_at_the_limit_and_the_peak_is_on_record() {
 }
 
 #[tokio::test]
+async fn nothing_that_a_handler_leaves_in_its_memory_is_there_for_the_next() {
+    // More often than there are slots, each of which keeps its pages for the same component.
+    for _ in 0..40 {
+        let report = Exhaust::new("remember", 7).call().await;
+        assert!(
+            matches!(&report.outcome, Outcome::Succeeded(before) if *before == 0),
+            "{:?}",
+            report.outcome
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_panic_of_another_cause_is_not_blamed_on_memory() {
     let report = Exhaust::new("memory-then-panic", 1_000).call().await;
     report.assert_failed(FailureKind::Trap, "no customer 17 (refused: true)");
