@@ -13,6 +13,9 @@ struct Arguments {
     /// How long, in minutes
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(soak::SHORTEST..))]
     minutes: u32,
+    /// Rounds of 22 executions in each second
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// On which engine
     #[arg(long, default_value = "both")]
     engine: Which,
@@ -28,13 +31,13 @@ enum Which {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { minutes, engine } = Arguments::parse();
+    let Arguments { minutes, rounds, engine } = Arguments::parse();
     let engines: &[Engine] = match engine {
         Which::Sqlite => &[Engine::Sqlite],
         Which::Postgres => &[Engine::Postgres],
         Which::Both => &[Engine::Sqlite, Engine::Postgres],
     };
-    let runs = engines.iter().map(|engine| soak::run(Options { engine: *engine, minutes }));
+    let runs = engines.iter().map(|engine| soak::run(Options { engine: *engine, minutes, rounds }));
     let reports = tokio::select! {
         reports = futures_util::future::join_all(runs) => reports,
         code = interrupted() => return code,

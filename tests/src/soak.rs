@@ -31,9 +31,6 @@ pub const SHORTEST: i64 = 6;
 /// How often there is new work.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Rounds of [`work::MIX`] that are enqueued in each tick: about a hundred executions.
-const ROUNDS: usize = 5;
-
 /// The host is looked at so often in all. A third of it is enough for a median.
 const SAMPLES: u32 = 720;
 
@@ -50,6 +47,8 @@ pub struct Options {
     pub engine: Engine,
     /// How long, at least [`SHORTEST`].
     pub minutes: u32,
+    /// Rounds of the mix of 22 executions that are enqueued in each second.
+    pub rounds: u32,
 }
 
 /// Works for so long, and reports. It tells how it goes on standard error.
@@ -57,7 +56,8 @@ pub struct Options {
 /// # Panics
 /// Where the host or its databases fail.
 pub async fn run(options: Options) -> Report {
-    let Options { engine, minutes } = options;
+    let Options { engine, minutes, rounds } = options;
+    let rounds = rounds as usize;
     let time = Duration::from_secs(60) * minutes;
     let (scene, host, mut reloads) = serve(engine).await;
     let (mut work, mut gauges) = (Work::new(&scene).await, Gauges::new(&scene).await);
@@ -68,8 +68,8 @@ pub async fn run(options: Options) -> Report {
     while begun.elapsed() < time {
         ticks.tick().await;
         // Slower machines get less: a queue that grows would be growth of another kind.
-        if gauges.queued().await < i64::try_from(ROUNDS * work::MIX.len()).unwrap_or(i64::MAX) {
-            work.enqueue(ROUNDS).await;
+        if gauges.queued().await < i64::try_from(rounds * work::MIX.len()).unwrap_or(i64::MAX) {
+            work.enqueue(rounds).await;
         }
         reloads.keep_up(&host, work.executions()).await;
         if begun.elapsed() >= time / SAMPLES * u32::try_from(samples.len()).unwrap_or(u32::MAX) {

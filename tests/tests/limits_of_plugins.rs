@@ -111,6 +111,19 @@ async fn memory_is_refused_at_the_limit_and_the_peak_is_on_record() {
 }
 
 #[tokio::test]
+async fn nothing_that_a_handler_leaves_in_its_memory_is_there_for_the_next() {
+    // More often than there are slots, each of which keeps its pages for the same component.
+    for _ in 0..40 {
+        let report = Exhaust::new("remember", 7).call().await;
+        assert!(
+            matches!(&report.outcome, Outcome::Succeeded(before) if *before == 0),
+            "{:?}",
+            report.outcome
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_panic_of_another_cause_is_not_blamed_on_memory() {
     let report = Exhaust::new("memory-then-panic", 1_000).call().await;
     report.assert_failed(FailureKind::Trap, "no customer 17 (refused: true)");
@@ -182,6 +195,24 @@ async fn a_panic_after_a_flood_of_lines_is_explained_all_the_same() {
     report.assert_failed(FailureKind::Trap, "no customer 17");
     report.assert_failed(FailureKind::Trap, "\n    at ");
     report.assert_failed(FailureKind::Trap, "innkeeper:plugin/handlers@0.1.0#run");
+}
+
+#[tokio::test]
+async fn a_panic_is_explained_although_a_refusal_was_logged_after_it() {
+    let report = Exhaust::new("stray-then-panic", 0).call().await;
+    report.assert_failed(FailureKind::Trap, "no customer 17");
+    let last = report.records.messages().pop().expect("there are lines");
+    assert!(last.starts_with("refused: `/etc/passwd`"), "{last}");
+}
+
+#[tokio::test]
+async fn what_is_being_logged_when_a_handler_is_stopped_is_logged_to_its_end_and_then_what_was_refused() {
+    let call = Exhaust { stop_in_log: true, ..Exhaust::new("stray-sleep", 3_600_000) };
+    let report = call.call().await;
+    assert!(matches!(report.outcome, Outcome::Released), "{:?}", report.outcome);
+    let messages = report.records.messages();
+    assert_eq!(messages[0], "about to sleep");
+    assert!(messages[1].starts_with("refused: `/etc/passwd`"), "{messages:?}");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ The project's own commands. Usage: cargo xtask COMMAND
         Simulate three hosts on one store for D days (30) of a virtual clock, with all that happens to
         them following from the seed N; check all the time what has to hold, and print what was done.
         `test` does it with three seeds.
-  soak [--minutes N] [--engine sqlite|postgres|both]
+  soak [--minutes N] [--rounds N] [--engine sqlite|postgres|both]
         Soak test: give a host on each engine (both) steady work of every kind for N minutes (60), look
         whether its memory, files, threads, connections or tables grow, and print a table. `test` does
         a short form of it.

@@ -13,6 +13,8 @@ use crate::test::POSTGRES_URL;
 #[derive(Debug, PartialEq, Eq)]
 struct Options<'a> {
     minutes: u32,
+    /// Of 22 executions, in each second.
+    rounds: u32,
     /// `sqlite`, `postgres` or `both`.
     engine: &'a str,
 }
@@ -33,14 +35,14 @@ pub fn run(steps: &mut Steps, args: &[&str]) -> Result<()> {
 
 impl<'a> Options<'a> {
     fn parse(args: &[&'a str]) -> Result<Self> {
-        let mut options = Self { minutes: 60, engine: "both" };
+        let mut options = Self { minutes: 60, rounds: 5, engine: "both" };
         let mut args = args.iter().copied();
         while let Some(argument) = args.next() {
             let (name, value) = match argument.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (argument, None),
             };
-            if !["--minutes", "--engine"].contains(&name) {
+            if !["--minutes", "--rounds", "--engine"].contains(&name) {
                 bail!("`{argument}` is no option of `cargo xtask soak`; see `cargo xtask help`");
             }
             let value = value.or_else(|| args.next()).with_context(|| format!("{name} needs a value"))?;
@@ -50,6 +52,12 @@ impl<'a> Options<'a> {
                     .ok()
                     .filter(|minutes| *minutes >= 6)
                     .with_context(|| format!("`{value}` is no number of minutes from 6 on"))?;
+            } else if name == "--rounds" {
+                options.rounds = value
+                    .parse()
+                    .ok()
+                    .filter(|rounds| *rounds > 0)
+                    .with_context(|| format!("`{value}` is no number of rounds from 1 on"))?;
             } else if ["sqlite", "postgres", "both"].contains(&value) {
                 options.engine = value;
             } else {
@@ -61,7 +69,8 @@ impl<'a> Options<'a> {
 
     fn command(&self, built: &Built, postgres_url: &str) -> Command {
         let mut command = Command::new(&built.soak);
-        command.args(["--minutes", &self.minutes.to_string(), "--engine", self.engine]);
+        command.args(["--minutes", &self.minutes.to_string(), "--rounds", &self.rounds.to_string()]);
+        command.args(["--engine", self.engine]);
         command.env(POSTGRES_URL, postgres_url);
         command.env("INNKEEPER_BIN", &built.host).env("INNKEEPER_GUESTS", &built.guests);
         command
@@ -74,10 +83,20 @@ mod tests {
 
     #[test]
     fn how_long_and_on_which_engine_can_be_given() {
-        assert_eq!(Options::parse(&[]).unwrap(), Options { minutes: 60, engine: "both" });
-        let expected = Options { minutes: 600, engine: "sqlite" };
-        assert_eq!(Options::parse(&["--minutes=600", "--engine", "sqlite"]).unwrap(), expected);
-        for wrong in [&["--minutes"][..], &["--minutes", "5"], &["--engine=mysql"], &["60"], &["--hours=1"]] {
+        assert_eq!(Options::parse(&[]).unwrap(), Options { minutes: 60, rounds: 5, engine: "both" });
+        let expected = Options { minutes: 600, rounds: 20, engine: "sqlite" };
+        assert_eq!(
+            Options::parse(&["--minutes=600", "--rounds", "20", "--engine", "sqlite"]).unwrap(),
+            expected
+        );
+        for wrong in [
+            &["--minutes"][..],
+            &["--minutes", "5"],
+            &["--rounds=0"],
+            &["--engine=mysql"],
+            &["60"],
+            &["--hours=1"],
+        ] {
             assert!(Options::parse(wrong).is_err(), "{wrong:?}");
         }
     }

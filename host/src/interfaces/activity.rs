@@ -28,6 +28,8 @@ struct State {
     next: u64,
     /// What was entered and not left, in that order.
     under_way: Vec<Under>,
+    /// It could go on since then, if it had a processor.
+    ready_since: Option<Instant>,
     in_databases: Duration,
     in_requests: Duration,
     in_host: Duration,
@@ -51,6 +53,8 @@ pub enum What {
     Host(&'static str),
     /// An HTTP request to this server.
     Http(String),
+    /// Its turn on a processor: what it had called has ended, perhaps long ago.
+    Turn,
 }
 
 /// Something is under way until this is dropped.
@@ -95,6 +99,29 @@ impl Activity {
         self.0.computing.store(computing, Ordering::Relaxed);
     }
 
+    /// Notes that it is about to go on, if it may: from now on it waits for its turn.
+    pub fn wait_for_turn(&self) {
+        self.wait_for_turn_at(Instant::now());
+    }
+
+    fn wait_for_turn_at(&self, at: Instant) {
+        self.lock().ready_since.get_or_insert(at);
+    }
+
+    /// Notes that it goes on. The time until its turn was none of the calls that are under way.
+    pub fn begin_turn(&self) {
+        self.begin_turn_at(Instant::now());
+    }
+
+    fn begin_turn_at(&self, at: Instant) {
+        let mut state = self.lock();
+        let Some(since) = state.ready_since.take() else { return };
+        let waited = at.saturating_duration_since(since);
+        for under in &mut state.under_way {
+            under.since += waited;
+        }
+    }
+
     /// What is under way. A guest is in one call at a time, but requests go on behind it, and a
     /// call may wait for something else first: what was entered last is the answer.
     #[must_use]
@@ -104,6 +131,7 @@ impl Activity {
 
     fn look_at(&self, at: Instant) -> Seen {
         let state = self.lock();
+        let ends = state.ready_since.map_or(at, |since| since.min(at));
         let mut seen = Seen {
             now: None,
             computing: self.0.computing.load(Ordering::Relaxed),
@@ -112,14 +140,18 @@ impl Activity {
             in_host: state.in_host,
         };
         for under in &state.under_way {
-            let time = at.saturating_duration_since(under.since);
+            let time = ends.saturating_duration_since(under.since);
             match under.what {
                 What::Database(_) => seen.in_databases += time,
                 What::Http(_) => seen.in_requests += time,
                 What::Host(_) => seen.in_host += time,
-                What::Connection(_) => {}
+                What::Connection(_) | What::Turn => {}
             }
             seen.now = Some((under.what.clone(), time));
+        }
+        // One that was interrupted in code of its own computes, in its turns.
+        if let (Some(since), false) = (state.ready_since, seen.computing) {
+            seen.now = Some((What::Turn, at.saturating_duration_since(since)));
         }
         seen
     }
@@ -134,7 +166,7 @@ impl Activity {
             What::Http(_) => state.in_requests += time,
             What::Host(_) => state.in_host += time,
             // Within a call of `db`.
-            What::Connection(_) => {}
+            What::Connection(_) | What::Turn => {}
         }
     }
 
@@ -159,6 +191,7 @@ impl fmt::Display for What {
                 write!(f, "waiting for a connection to database `{database}`")
             }
             Self::Host(call) => write!(f, "in `{call}`"),
+            Self::Turn => f.write_str("waiting for a processor"),
             Self::Http(server) => write!(f, "in an HTTP request to {server}"),
         }
     }
@@ -190,6 +223,26 @@ mod tests {
         assert_eq!(doing(&activity).unwrap(), "in an HTTP request to api.example.org");
         drop(request);
         assert_eq!(doing(&activity), None);
+    }
+
+    #[test]
+    fn the_wait_for_a_processor_is_none_of_the_call_before_it() {
+        let activity = Activity::default();
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let query = activity.enter_at(What::Database("in a query"), at(0));
+        activity.wait_for_turn_at(at(2));
+        activity.wait_for_turn_at(at(3));
+        let seen = activity.look_at(at(9));
+        assert_eq!(seen.now, Some((What::Turn, Duration::from_secs(7))));
+        assert_eq!(seen.in_databases, Duration::from_secs(2));
+        activity.begin_turn_at(at(9));
+        activity.leave_at(query.number, at(10));
+        let seen = activity.look_at(at(20));
+        assert_eq!((seen.now, seen.in_databases), (None, Duration::from_secs(3)));
+        activity.set_computing(true);
+        activity.wait_for_turn_at(at(20));
+        assert_eq!(activity.look_at(at(21)).now, None, "it computes, in its turns");
     }
 
     #[test]

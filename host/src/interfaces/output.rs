@@ -116,6 +116,11 @@ impl Output {
         self.record(Some(line)).await;
     }
 
+    /// Records what the host says of the execution, after what was printed before it.
+    pub async fn note(&self, line: LogLine) {
+        self.record(Some(line)).await;
+    }
+
     /// Records how far the work is: at once, or with what is said after it.
     pub async fn progress(&self, progress: Progress) {
         {

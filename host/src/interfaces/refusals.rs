@@ -131,7 +131,7 @@ impl Refusals {
     async fn flush(&self) {
         let refused = std::mem::take(&mut self.lock().waiting);
         for line in refused {
-            self.output.log(line).await;
+            self.output.note(line).await;
         }
     }
 

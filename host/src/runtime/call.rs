@@ -72,7 +72,7 @@ impl Runtime {
     pub async fn call(&self, component: &LoadedComponent, call: Call<'_>) -> Called {
         let begun = Instant::now();
         let output = Output::new(call.port.clone(), call.limits);
-        let start = component.start(call.attempt);
+        let start = component.start(call.attempt, call.limits);
         let state = GuestState::new(
             call.config.clone(),
             call.capabilities.clone(),
@@ -93,13 +93,15 @@ impl Runtime {
         (usage.cpu_us, usage.memory_peak_bytes) = (micros(meter.used()), store.data().memory.peak());
         usage.fuel = component.fuel(call.limits).map(|fuel| fuel - store.get_fuel().unwrap_or(fuel));
         usage.http_requests = store.data().requests.sent();
-        store.data().refusals.finish().await;
+        let refusals = store.data().refusals.clone();
         let (complaint, shortage) = (store.data().memory.complaint(), store.data().memory.shortage());
         drop(store);
 
         output.close();
         ended.notify_one();
+        // Before anything else is recorded: it may have stopped in the midst of a line.
         recording.await;
+        refusals.finish().await;
         output.finish().await;
         output.count(&mut usage);
         call.session.count(&mut usage);
@@ -153,6 +155,7 @@ impl Runtime {
             }
         });
         let measured = poll_fn(|context| {
+            activity.begin_turn();
             // An epoch that ends in the guest's own code says so.
             activity.set_computing(false);
             meter.turn(|| guest.as_mut().poll(context))
@@ -160,14 +163,20 @@ impl Runtime {
         if call.stop.is_cancelled() {
             return Ending::Stopped(Place { seen: activity.look(), cpu: Duration::ZERO });
         }
-        let in_turn = self.turns.run(&component.allowance, measured);
-        let stopped: fn(Place) -> Ending = tokio::select! {
-            // The guest first: what has returned counts as returned.
-            biased;
-            ending = in_turn => return ending,
-            () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
-            () = call.stop.cancelled() => Ending::Stopped,
-            () = recording => unreachable!("it goes on until it is told that the call has ended"),
+        let stopped: fn(Place) -> Ending = {
+            let mut in_turn = pin!(self.turns.run(&component.allowance, measured));
+            let in_turn = poll_fn(|context| {
+                activity.wait_for_turn();
+                in_turn.as_mut().poll(context)
+            });
+            tokio::select! {
+                // The guest first: what has returned counts as returned.
+                biased;
+                ending = in_turn => return ending,
+                () = tokio::time::sleep_until(deadline) => Ending::TimedOut,
+                () = call.stop.cancelled() => Ending::Stopped,
+                () = recording => unreachable!("it goes on until it is told that the call has ended"),
+            }
         };
         // The guest is still there, and so is what it notes of itself.
         stopped(Place { seen: activity.look(), cpu: meter.used() })

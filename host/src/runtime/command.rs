@@ -26,6 +26,7 @@ use crate::execution::{Attempt, LogLevel, LogLine};
 use crate::interfaces::bindings::innkeeper::plugin::types;
 use crate::interfaces::output::Output;
 use crate::interfaces::stdio::Stream;
+use crate::limits::Limits;
 use crate::plugin::Handler;
 
 /// What the only handler of a program is called.
@@ -63,11 +64,12 @@ pub(super) struct Program<'a> {
 }
 
 /// What a program has said so far.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Said(Arc<Mutex<Streams>>);
 
-#[derive(Default)]
 struct Streams {
+    /// Bytes that a result can have.
+    most: usize,
     /// The beginning of standard output: more than a result can have is not kept.
     out: Vec<u8>,
     out_length: usize,
@@ -76,7 +78,7 @@ struct Streams {
 }
 
 impl<'a> Program<'a> {
-    pub(super) fn new(pre: &'a CommandPre<GuestState>, attempt: &Attempt) -> Self {
+    pub(super) fn new(pre: &'a CommandPre<GuestState>, attempt: &Attempt, limits: Limits) -> Self {
         let given = attempt.args.get("argv").and_then(Value::as_array).into_iter().flatten();
         let given = given.filter_map(Value::as_str).map(str::to_owned);
         let argv = std::iter::once(attempt.job.plugin.to_string()).chain(given).collect();
@@ -85,7 +87,8 @@ impl<'a> Program<'a> {
             ("INNKEEPER_JOB", attempt.job.name.to_string()),
             ("INNKEEPER_ATTEMPT", attempt.attempt.to_string()),
         ];
-        Self { pre, argv, input: format!("{}\n", attempt.args).into(), env, said: Said::default() }
+        let said = Said::new(usize::try_from(limits.result_bytes).unwrap_or(usize::MAX));
+        Self { pre, argv, input: format!("{}\n", attempt.args).into(), env, said }
     }
 
     /// What it says goes to `output` all the same.
@@ -124,11 +127,11 @@ impl<'a> Program<'a> {
         let streams = self.said.lock();
         let begins_like_one =
             streams.out.trim_ascii_start().first().is_some_and(|b| matches!(b, b'{' | b'['));
-        let message = if streams.out_length > bounds::DOCUMENT && begins_like_one {
+        let message = if streams.out_length > streams.most && begins_like_one {
             format!(
-                "standard output has {} bytes, and a result at most {}: it is in this log, and the result is null",
-                streams.out_length,
-                bounds::DOCUMENT
+                "standard output has {} bytes, and a result at most {} (`limits.result_bytes` of the plugin): it is \
+                 in this log, and the result is null",
+                streams.out_length, streams.most
             )
         } else {
             return None;
@@ -143,6 +146,12 @@ impl<'a> Program<'a> {
 }
 
 impl Said {
+    /// Nothing yet, of which so many bytes may be a result.
+    fn new(most: usize) -> Self {
+        let most = most.min(bounds::DOCUMENT);
+        Self(Arc::new(Mutex::new(Streams { most, out: Vec::new(), out_length: 0, err: Vec::new() })))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Streams> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +165,7 @@ impl Said {
             streams.err.drain(..too_many);
         } else {
             streams.out_length = streams.out_length.saturating_add(bytes.len());
-            let room = bounds::DOCUMENT.saturating_sub(streams.out.len());
+            let room = streams.most.saturating_sub(streams.out.len());
             streams.out.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
     }
@@ -164,7 +173,7 @@ impl Said {
     /// Standard output where it is JSON, or else `null`.
     fn result(&self) -> String {
         let mut streams = self.lock();
-        if streams.out_length > bounds::DOCUMENT {
+        if streams.out_length > streams.most {
             return "null".to_owned();
         }
         let text = String::from_utf8(std::mem::take(&mut streams.out)).unwrap_or_default();
@@ -252,7 +261,11 @@ mod tests {
     use super::*;
 
     fn said(out: &[u8]) -> String {
-        let said = Said::default();
+        said_within(bounds::DOCUMENT, out)
+    }
+
+    fn said_within(most: usize, out: &[u8]) -> String {
+        let said = Said::new(most);
         for piece in out.chunks(7) {
             said.note(false, piece);
         }
@@ -273,11 +286,13 @@ mod tests {
             "it is too long"
         );
         assert_eq!(said("[".repeat(65).as_bytes()), "null");
+        assert_eq!(said_within(3, b"\"x\""), "\"x\"");
+        assert_eq!(said_within(2, b"\"x\""), "null", "it is longer than the plugin's results may be");
     }
 
     #[test]
     fn a_failure_is_told_with_the_end_of_standard_error() {
-        let said = Said::default();
+        let said = Said::new(bounds::DOCUMENT);
         for n in 0..1000 {
             said.note(true, format!("line {n}\n\n").as_bytes());
         }

@@ -68,10 +68,10 @@ pub(super) enum Start<'a> {
 }
 
 impl LoadedComponent {
-    pub(super) fn start(&self, attempt: &Attempt) -> Start<'_> {
+    pub(super) fn start(&self, attempt: &Attempt, limits: Limits) -> Start<'_> {
         match &self.entry {
             Entry::Handlers(pre) => Start::Handler(pre),
-            Entry::Program(pre) => Start::Program(Program::new(pre, attempt)),
+            Entry::Program(pre) => Start::Program(Program::new(pre, attempt, limits)),
         }
     }
 

@@ -28,7 +28,8 @@ pub(super) struct Circumstances {
 pub(super) fn broken_off(error: &wasmtime::Error, instantiated: bool, found: &Circumstances) -> Failure {
     let trap = error.downcast_ref::<Trap>();
     let exit = error.downcast_ref::<I32Exit>();
-    let runs_code = instantiated || trap.is_some() || exit.is_some();
+    // Code runs while it is instantiated, too: what that does wrong has a backtrace.
+    let runs_code = instantiated || trap.is_some() || exit.is_some() || error.is::<WasmBacktrace>();
     if error.is::<PoolConcurrencyLimitError>() {
         return not_run(error);
     }
@@ -36,7 +37,7 @@ pub(super) fn broken_off(error: &wasmtime::Error, instantiated: bool, found: &Ci
     // instance itself needs, as an error of wasmtime's.
     let looks_out_of_memory = match trap {
         Some(trap) => *trap == Trap::UnreachableCodeReached && tells_of_memory(&found.last_words),
-        None => !instantiated && exit.is_none(),
+        None => !runs_code,
     };
     if let Some(complaint) = found.complaint.as_ref().filter(|_| looks_out_of_memory) {
         return Failure::new(FailureKind::Memory, with_last_words(complaint.clone(), &found.last_words));

@@ -36,6 +36,8 @@ pub struct Exhaust {
     pub limits: Limits,
     pub timeout: Duration,
     pub stop: Stop,
+    /// Stops it while its first line is being written to the log.
+    pub stop_in_log: bool,
 }
 
 /// What it came to.
@@ -50,12 +52,13 @@ pub struct Report {
 pub struct Records {
     lines: Mutex<Vec<Vec<LogLine>>>,
     progress: Mutex<Vec<u64>>,
+    stop: Option<Stop>,
 }
 
 impl Exhaust {
     pub fn new(what: &'static str, amount: u64) -> Self {
         let limits = Limits { memory: 32 << 20, ..Limits::default() };
-        Self { what, amount, sql: "", limits, timeout: LONG, stop: Stop::new() }
+        Self { what, amount, sql: "", limits, timeout: LONG, stop: Stop::new(), stop_in_log: false }
     }
 
     /// Calls it without a database.
@@ -75,7 +78,8 @@ impl Exhaust {
         session: Arc<Session>,
     ) -> Report {
         let args = json!({"what": self.what, "amount": self.amount, "sql": self.sql});
-        let records = Arc::new(Records::default());
+        let stop = self.stop_in_log.then(|| self.stop.clone());
+        let records = Arc::new(Records { stop, ..Records::default() });
         let call = Call {
             attempt: &attempt(args, self.timeout),
             config: Arc::default(),
@@ -131,6 +135,11 @@ impl Records {
 #[async_trait]
 impl Port for Records {
     async fn log(&self, lines: Vec<LogLine>) {
+        if let Some(stop) = &self.stop {
+            stop.cancel();
+            // Whoever waits for this has something else to do first.
+            tokio::task::yield_now().await;
+        }
         self.lines.lock().expect("nobody panicked").push(lines);
     }
 

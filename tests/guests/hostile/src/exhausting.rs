@@ -1,6 +1,7 @@
 //! Using up what the host has.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use innkeeper_sdk::{Context, Failure, handler, log};
@@ -49,7 +50,17 @@ enum What {
     Fields,
     /// The end of the program, with this exit code.
     Exit,
+    /// A file that it was not granted, a line on standard output, and a sleep of so many
+    /// milliseconds.
+    StraySleep,
+    /// A file that it was not granted, and a panic.
+    StrayThenPanic,
+    /// A number in its memory, to which it adds `amount`. Returns what it was before.
+    Remember,
 }
+
+/// What an execution leaves in its memory for the next one.
+static REMEMBERED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -118,9 +129,23 @@ pub(crate) fn exhaust(ctx: &Context, args: Exhaust) -> Result<Value, Failure> {
             black_box((0..amount).map(timer).collect::<Vec<_>>());
         }
         What::Fields => say_often(count),
+        What::Remember => return Ok(REMEMBERED.fetch_add(amount, Ordering::Relaxed).into()),
+        What::StraySleep => {
+            stray();
+            println!("about to sleep");
+            std::thread::sleep(Duration::from_millis(amount));
+        }
+        What::StrayThenPanic => {
+            stray();
+            panic!("no customer 17");
+        }
         What::Exit => std::process::exit(i32::try_from(amount).unwrap_or(1)),
     }
     Ok(Value::Null)
+}
+
+fn stray() {
+    assert!(std::fs::read("/etc/passwd").is_err(), "no folder was granted");
 }
 
 #[inline(never)]
