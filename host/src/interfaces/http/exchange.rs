@@ -85,7 +85,6 @@ impl Exchange {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(self.refuse(refusal, body).await),
         };
-        self.sent.fetch_add(1, Ordering::Relaxed);
         let server = format!("{}:{}", admitted.host, admitted.port);
         let entered = self.activity.enter(What::Http(server));
         let deadlines = Deadlines::new(begun, &admitted.grant.limits, &options);
@@ -100,6 +99,7 @@ impl Exchange {
                 return Err(self.refuse(refusal, body).await);
             }
         };
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let limits = admitted.grant.limits;
         let too_large = Arc::new(AtomicBool::new(false));
         let body = RequestBody::new(body, limits.max_request_bytes, too_large.clone());
