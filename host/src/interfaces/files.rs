@@ -125,9 +125,13 @@ impl FilesView<'_> {
         let granted = self.folders.granted.clone();
         for folder in &granted.files {
             let perms = if folder.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            let (path, seen_as) = (folder.path.clone(), folder.seen_as.clone());
+            let (granted, opening) = (granted.clone(), folder.clone());
             // A folder may be on a disk that takes its time.
-            let opened = tokio::task::spawn_blocking(move || Preopened::open(&path, &seen_as, perms)).await?;
+            let open = move || {
+                granted.recheck(&opening)?;
+                Preopened::open(&opening.path, &opening.seen_as, perms)
+            };
+            let opened = tokio::task::spawn_blocking(open).await?;
             match opened {
                 Ok(mut context) => directories.extend(self.preopened(&mut context)?),
                 Err(error) => {
