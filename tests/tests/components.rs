@@ -108,7 +108,7 @@ async fn a_pinned_component_that_was_fetched_needs_its_registry_no_more() {
     assert!(!fine && told.contains("With `digest` in the configuration"), "{told}");
 
     // What is damaged is fetched again.
-    let kept = folder.path().join(format!("innkeeper-data/components/{}.wasm", digest.hex()));
+    let kept = folder.path().join(format!("innkeeper-data/fetched/{}.wasm", digest.hex()));
     std::fs::write(&kept, b"damaged").expect("it is kept there");
     assert!(!folder.check(&by_digest).0, "it is not run");
     registry.serve().await;
