@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub mod address;
@@ -25,6 +26,19 @@ pub struct Capabilities {
     pub secrets: BTreeMap<String, SecretGrant>,
     /// Folders that it sees.
     pub files: Vec<FolderGrant>,
+    /// What these must not reach; empty where there are none.
+    pub guarded: Arc<[Guarded]>,
+}
+
+/// A file or folder of the host's, or of another grant's, that no folder of `files` may give away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// On the host.
+    pub path: PathBuf,
+    /// What it is, in the words of the file: paths may have something of the environment in them.
+    pub what: String,
+    /// Whether it must not be read either.
+    pub unreadable: bool,
 }
 
 /// `[plugins.NAME.http]`.

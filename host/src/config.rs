@@ -7,6 +7,7 @@ mod databases;
 mod document;
 mod error;
 mod grants;
+mod guarded;
 mod history;
 mod jobs;
 mod limits;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::error::{ConfigError, ConfigErrors, Location};
+pub use self::guarded::Guards;
 pub use self::places::{GrantKey, JobKey};
 
 use self::document::Document;
@@ -110,7 +112,7 @@ impl Config {
 
     /// Reads the text of a file that is named `path`, with `env` for `${VAR}`. Relative paths
     /// are taken from the folder of `path`; looks at the file system only to tell whether two
-    /// databases are the same file.
+    /// paths are the same, and whether one is inside the other.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -151,7 +153,9 @@ impl Config {
         let store = databases::store(store_table, &host.data_dir);
         let databases = databases::databases(databases, &host.data_dir, &store);
         let granted = grants::Surroundings { names: &names, databases: &databases, store: &store };
-        let plugins = plugins::plugins(plugins, base, &granted, &mut places);
+        let mut plugins = plugins::plugins(plugins, base, &granted, &mut places);
+        let guarded = guarded::guarded(path, &host.data_dir, &store, &databases, &plugins);
+        guarded::guard(&mut plugins, guarded, doc, &places);
         let queues = queues::queues(queues);
         let defined = jobs::Surroundings {
             plugins: &plugins,

@@ -12,6 +12,7 @@ use innkeeper::store::{ExecutionRecord, Store};
 use innkeeper_tests::database::Engine;
 use innkeeper_tests::host::{Scene, TestHost, guest, until};
 use innkeeper_tests::on_both_engines;
+use innkeeper_tests::raw::Raw;
 use serde_json::{Value, json};
 
 use server::Server;
@@ -93,6 +94,31 @@ impl Ended {
     }
 }
 
+/// Every row of every table of the store, as text.
+async fn everything_in(scene: &Scene) -> String {
+    let mut raw = Raw::connect(scene.store.url()).await;
+    let tables = match scene.engine {
+        Engine::Sqlite => "select name from sqlite_schema where type = 'table'",
+        Engine::Postgres => {
+            "select format('%I.%I', schemaname, tablename) from pg_tables \
+             where schemaname not in ('pg_catalog', 'information_schema')"
+        }
+    };
+    let mut text = String::new();
+    for table in raw.texts(tables).await {
+        let rows = match scene.engine {
+            Engine::Sqlite => {
+                let columns = raw.texts(&format!("select name from pragma_table_info('{table}')")).await;
+                let columns = columns.iter().map(|name| format!("quote(\"{name}\")")).collect::<Vec<_>>();
+                raw.texts(&format!("select {} from \"{table}\"", columns.join(" || ' ' || "))).await
+            }
+            Engine::Postgres => raw.texts(&format!("select t::text from {table} t")).await,
+        };
+        text += &rows.join("\n");
+    }
+    text
+}
+
 fn http(keys: &str) -> String {
     format!("[plugins.capable.http]\n{keys}\n")
 }
@@ -120,6 +146,10 @@ on_both_engines! {
         let heads = granted.heads();
         assert!(heads[0].starts_with("GET /v2/x?y=z HTTP/1.1\r\n"), "{heads:?}");
         assert!(heads[0].contains(&format!("host: {at}\r\n")), "{heads:?}");
+
+        let forged = with(get(&granted, "/v2"), "headers", json!({ "Host": "other.test" }));
+        let forged = stage.request(forged).await;
+        assert!(forged.result["error"].as_str().is_some_and(|error| error.contains("Forbidden")), "{}", forged.result);
 
         let line = format!("add \"GET http://{at}/v3\" to `allow` in [plugins.capable.http]");
         stage.request(get(&granted, "/v3")).await.is_refused("HttpRequestDenied", &[&line]);
@@ -204,6 +234,30 @@ on_both_engines! {
         }
     }
 
+    async fn a_request_that_has_no_connection_ends_in_time_and_is_not_counted(engine: Engine) {
+        // It takes connections, and says nothing of TLS.
+        let server = Server::new().await;
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|socket| socket.local_addr());
+        let (at, closed) = (server.address, closed.expect("a port is free"));
+        let keys = format!(
+            "allow = [\"* https://{at}\", \"* http://{at}\", \"* http://{closed}\"]\n\
+             connect_timeout = \"300ms\""
+        );
+        let stage = Stage::new(engine, &http(&keys)).await;
+        let refused = with(get(&server, "/"), "authority", json!(closed.to_string()));
+        for (request, outcome, counted) in [
+            (with(get(&server, "/"), "scheme", json!("https")), json!("ConnectionTimeout"), 0),
+            (refused, json!("ConnectionRefused"), 0),
+            (get(&server, "/broken"), json!("HttpProtocolError"), 1),
+        ] {
+            let ended = stage.request(request).await;
+            assert_eq!(ended.result["error"], outcome, "{:?}", ended.log);
+            let requests = ended.record.usage.map(|usage| usage.http_requests);
+            assert_eq!(requests, Some(counted), "{outcome}");
+        }
+        stage.host.stop().await;
+    }
+
     async fn a_connection_ends_with_the_execution(engine: Engine) {
         let server = Server::new().await;
         let stage = Stage::new(engine, &http(&format!("allow = [\"* http://{}\"]", server.address))).await;
@@ -265,6 +319,12 @@ on_both_engines! {
         write!(shown, "{}", stage.scene.innkeeper_json(&["execution", "show", &id])).expect("a string takes it");
         shown += &ended.log.join("\n");
         shown += &stage.host.stop().await;
+        let stored = everything_in(&stage.scene).await.to_lowercase();
+        // SQLite has ids as bytes.
+        assert!(stored.replace('-', "").contains(&id.replace('-', "")), "{id} is not in {stored}");
+        assert!(!stored.contains(SECRET), "{stored}");
+        let in_bytes = SECRET.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        assert!(!stored.contains(&in_bytes), "{stored}");
         assert!(shown.contains("key") && !shown.contains(SECRET), "{shown}");
     }
 
@@ -288,6 +348,18 @@ on_both_engines! {
         let ended = stage.request(request).await;
         assert_eq!(ended.result["error"], json!("TlsCertificateError"), "{:?}", ended.log);
         assert_eq!(server.heads().len(), 2);
+        stage.host.stop().await;
+    }
+
+    async fn a_certificate_of_another_name_is_refused(engine: Engine) {
+        // Its certificate, by a CA that is trusted, is for `localhost` and 127.0.0.1.
+        let server = Server::with_tls_at("127.0.0.2").await;
+        let ca = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/capabilities/ca.pem");
+        let allow = format!("allow = [\"GET https://{}\"]\nca = {ca:?}", server.address);
+        let stage = Stage::new(engine, &http(&allow)).await;
+        let ended = stage.request(with(get(&server, "/"), "scheme", json!("https"))).await;
+        assert_eq!(ended.result["error"], json!("TlsCertificateError"), "{:?}", ended.log);
+        assert!(server.heads().is_empty(), "nothing was sent: {:?}", server.heads());
         stage.host.stop().await;
     }
 
@@ -339,6 +411,98 @@ on_both_engines! {
         stage.host.stop().await;
     }
 
+    async fn no_link_no_rename_and_no_time_of_a_file_gets_past_the_rights_of_its_folder(engine: Engine) {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).expect("it can be made");
+            std::fs::write(path.join("a.txt"), name).expect("it can be written");
+            path
+        };
+        let (read, write, hidden) = (folder("read"), folder("write"), folder("hidden"));
+        let keys = format!(
+            "[[plugins.capable.files]]\npath = {read:?}\nas = \"/read\"\n\
+             [[plugins.capable.files]]\npath = {write:?}\nas = \"/write\"\naccess = \"read-write\"\n"
+        );
+        let stage = Stage::new(engine, &keys).await;
+        let two = async |how: &str, path: &str, to: &str| {
+            stage.run("file", json!({ "how": how, "path": path, "to": to })).await
+        };
+        let read_only = ["read-only", "`access = \"read-write\"`", "[[plugins.capable.files]]"];
+        let nowhere = ["in no folder that the plugin is granted", "[[plugins.capable.files]]"];
+        let changed = || std::fs::metadata(read.join("a.txt")).and_then(|about| about.modified()).expect("it is there");
+        let before = changed();
+        for how in ["link", "rename"] {
+            two(how, "/read/a.txt", "/write/x").await.is_refused("permission denied", &read_only);
+            two(how, "/write/a.txt", "/read/x").await.is_refused("permission denied", &read_only);
+            two(how, "/write/a.txt", "/read/x").await.is_refused("permission denied", &["`x` was not written"]);
+            two(how, "/read/a.txt", "/read/x").await.is_refused("permission denied", &read_only);
+            two(how, "/write/a.txt", "/etc/x").await.is_refused("permission denied", &nowhere);
+            two(how, "/write/a.txt", "/etc/x").await.is_refused("permission denied", &["`/etc/x`"]);
+            two(how, "/etc/passwd", "/write/x").await.is_refused("permission denied", &["`/etc/passwd`"]);
+            let ended = two(how, "/write/a.txt", "/write/../hidden/x").await;
+            assert!(ended.result["error"].is_string(), "{}", ended.result);
+        }
+        stage.file("touch", "/read/a.txt").await.is_refused("not-permitted", &read_only);
+        stage.file("touch", "/etc/passwd").await.is_refused("access", &nowhere);
+        assert_eq!(changed(), before);
+        for (folder, names) in [(&read, 1), (&write, 1), (&hidden, 1)] {
+            assert_eq!(std::fs::read_dir(folder).expect("it is there").count(), names, "{}", folder.display());
+        }
+
+        assert_eq!(two("link", "/write/a.txt", "/write/b.txt").await.result, json!("linked"));
+        assert_eq!(two("rename", "/write/b.txt", "/write/c.txt").await.result, json!("renamed"));
+        assert_eq!(stage.file("touch", "/write/c.txt").await.result, json!("touched"));
+        stage.host.stop().await;
+    }
+
+    async fn a_folder_is_what_it_was_however_often_a_handler_asks_for_its_folders(engine: Engine) {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        std::fs::write(dir.path().join("a.txt"), "granted").expect("it can be written");
+        let keys = format!("[[plugins.capable.files]]\npath = {:?}\nas = \"/read\"\n", dir.path());
+        let stage = Stage::new(engine, &keys).await;
+        let ended = stage.file("reread", "/read/a.txt").await;
+        assert_eq!((&ended.result, ended.log.len()), (&json!("granted"), 0), "{:?}", ended.log);
+        stage.file("reread", "/etc/passwd").await.is_refused("access", &["`/etc/passwd`"]);
+        stage.host.stop().await;
+    }
+
+    async fn a_folder_that_holds_what_the_host_trusts_is_refused_also_when_it_becomes_that(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        let keys = |path: &str, access: &str| {
+            format!("[[plugins.capable.files]]\npath = {path:?}\nas = \"/f\"\naccess = {access:?}\n")
+        };
+        for (path, access, why) in [
+            ("data/compiled", "read-write", "`path` is `compiled` in `data_dir` of [host], which no plugin may write"),
+            ("data", "read-only", "`path` is `data_dir` of [host], which no plugin may read"),
+            (".", "read-only", "`path` has this configuration file in it"),
+        ] {
+            scene.configure("inn-1", &file(&keys(path, access)));
+            let output = scene.innkeeper(&["check", "--offline"]);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{path}: {told}");
+            assert!(told.contains("inn-1.toml:") && told.contains(why), "{path}: {told}");
+        }
+
+        // While the host runs, the path is made a link to what it must not reach.
+        let (link, free) = (scene.dir().join("link"), scene.dir().join("free"));
+        std::fs::create_dir(&free).expect("it can be made");
+        std::os::unix::fs::symlink(&free, &link).expect("it can be made");
+        let host = scene.serve(&file(&keys("link", "read-write"))).await;
+        let stage = Stage { store: scene.open_store().await, scene, host };
+        assert_eq!(stage.file("list", "/f").await.result, json!([]));
+        std::fs::remove_file(&link).expect("it is there");
+        std::os::unix::fs::symlink(stage.scene.dir().join("data"), &link).expect("it can be made");
+        let id = stage.scene.enqueue(&stage.store, "file", &json!({ "how": "list", "path": "/f" })).await;
+        let record = stage.scene.wait_for_end(&stage.store, id).await;
+        assert_eq!(record.result, Some(json!({ "error": "permission denied" })));
+        // No command reads the configuration while it grants that.
+        std::fs::remove_file(&link).expect("it is there");
+        let logs = stage.scene.innkeeper_json(&["execution", "logs", &id.to_string()]).to_string();
+        assert!(logs.contains("cannot be opened: it is `data_dir` of [host]"), "{logs}");
+        stage.host.stop().await;
+    }
+
     async fn without_grants_there_is_nothing_and_every_attempt_is_told(engine: Engine) {
         let stage = Stage::new(engine, "").await;
         let ended = stage.run("variables", json!({})).await;
@@ -365,9 +529,10 @@ on_both_engines! {
         let scene = Scene::new(engine).await;
         let keys = format!(
             "jobs = [\"file\"]\nenv = {{ TZ = \"{SECRET}\" }}\nsecrets = {{ key = \"{SECRET}\" }}\n\
-             [[plugins.capable.files]]\npath = \".\"\nas = \"/here\"\n{}",
+             [[plugins.capable.files]]\npath = \"here\"\nas = \"/here\"\n{}",
             http("allow = [\"GET http://h.test/v2\"]\naddresses = [\"10.0.0.0/8\"]")
         );
+        std::fs::create_dir(scene.dir().join("here")).expect("it can be made");
         let host = scene.serve(&file(&keys)).await;
         let output = scene.innkeeper(&["plugin", "list"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -123,8 +123,9 @@ impl Rule {
         match &self.site.host {
             Host::Address(named) => *named == address.to_canonical(),
             // RFC 6761, 6.3: the name stands for the loopback addresses, and for nothing else.
-            Host::Name(name) => name == "localhost" && address.to_canonical().is_loopback(),
-            Host::Below(_) => false,
+            Host::Name(name) | Host::Below(name) => {
+                is_localhost(name) && address.to_canonical().is_loopback()
+            }
         }
     }
 
@@ -244,12 +245,20 @@ pub fn parse_address(host: &str) -> Option<IpAddr> {
     }
 }
 
+/// Whether a name stands for this machine, whatever a resolver says (RFC 6761, 6.3).
+#[must_use]
+pub fn is_localhost(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let top = host.rsplit('.').next().unwrap_or(host);
+    top.eq_ignore_ascii_case("localhost")
+}
+
 impl Target<'_> {
     /// Whether a secret may go there without a rule of its own: nobody on the way can read it.
     #[must_use]
     pub fn is_confidential(&self) -> bool {
         self.scheme == Scheme::Https
-            || self.host.eq_ignore_ascii_case("localhost")
+            || is_localhost(self.host)
             || parse_address(self.host).is_some_and(|address| address.is_loopback())
     }
 }

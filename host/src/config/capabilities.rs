@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -63,7 +64,8 @@ pub(super) fn capabilities(
         note(CapabilityKey::Folder(folder.seen_as.clone()), at);
         files.push(folder);
     }
-    Capabilities { http, env, secrets: granted, files }
+    // What folders must not reach is known once every plugin was read.
+    Capabilities { http, env, secrets: granted, files, guarded: Arc::default() }
 }
 
 fn http_grant(table: Table<'_>, base: &Path, note: &mut impl FnMut(CapabilityKey, usize)) -> HttpGrant {

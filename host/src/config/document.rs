@@ -60,8 +60,12 @@ impl<'a> Document<'a> {
 
     /// Notes a problem at a byte offset.
     pub(super) fn error(&self, at: usize, message: impl Into<String>) {
-        let error = ConfigError { location: self.location(at), message: message.into() };
-        self.errors.borrow_mut().push(error);
+        self.error_at(self.location(at), message);
+    }
+
+    /// Notes a problem at a place that was kept.
+    pub(super) fn error_at(&self, location: Location, message: impl Into<String>) {
+        self.errors.borrow_mut().push(ConfigError { location, message: message.into() });
     }
 
     /// How many problems have been noted: to see whether a part had any.

@@ -19,17 +19,30 @@ impl Identity {
         if let Ok(file) = path.metadata() {
             return Self::Inode(file.dev(), file.ino());
         }
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self::Path(resolve(&absolute))
+        Self::Path(Resolved::of(path).path)
+    }
+}
+
+/// A path with its links followed.
+pub(super) struct Resolved {
+    pub(super) path: PathBuf,
+    /// Where the links stand that were followed.
+    pub(super) links: Vec<PathBuf>,
+}
+
+impl Resolved {
+    /// Looks at the file system.
+    pub(super) fn of(path: &Path) -> Self {
+        resolve(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
     }
 }
 
 /// Follows links as far as the path exists, also a last one that leads nowhere yet: SQLite
 /// creates the file where it points.
-fn resolve(path: &Path) -> PathBuf {
+fn resolve(path: &Path) -> Resolved {
     // As many as Linux follows (path_resolution(7)).
     let mut links_left = 40;
-    let mut resolved = PathBuf::from("/");
+    let (mut resolved, mut links) = (PathBuf::from("/"), Vec::new());
     let mut rest = parts(path);
     while let Some(part) = rest.pop() {
         if part == ".." {
@@ -41,6 +54,7 @@ fn resolve(path: &Path) -> PathBuf {
             && links_left > 0
         {
             links_left -= 1;
+            links.push(resolved.clone());
             resolved.pop();
             if target.is_absolute() {
                 resolved = PathBuf::from("/");
@@ -48,7 +62,7 @@ fn resolve(path: &Path) -> PathBuf {
             rest.extend(parts(&target));
         }
     }
-    resolved
+    Resolved { path: resolved, links }
 }
 
 /// The names in a path, the last one first, without `/` and `.`.

@@ -4,15 +4,16 @@
 //! path is in. Beside the folders that are granted stands one at the root that is empty and
 //! unreachable from anywhere else, so that whatever path a guest tries arrives here and can be told.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use wasmtime::Result;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType};
 use wasmtime_wasi::filesystem::{WasiFilesystemCtx, WasiFilesystemCtxView, WasiFilesystemView as _};
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    Descriptor, DescriptorFlags, ErrorCode, HostDescriptor, OpenFlags, PathFlags,
+    Descriptor, DescriptorFlags, ErrorCode, HostDescriptor, NewTimestamp, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
@@ -28,8 +29,9 @@ pub struct Folders {
     refusals: Arc<Refusals>,
     /// What WASI keeps; the folders are opened when the guest asks for them.
     context: WasiFilesystemCtx,
-    /// Handles of the folder at the root that has nothing.
-    nowhere: Vec<u32>,
+    /// Handles of the folder at the root that has nothing, until they are dropped: their numbers are
+    /// given to others then.
+    nowhere: BTreeSet<u32>,
 }
 
 /// What the interface needs of one execution.
@@ -44,7 +46,7 @@ impl Folders {
     /// Those that are granted.
     #[must_use]
     pub fn new(granted: Arc<Granted>, refusals: Arc<Refusals>) -> Self {
-        Self { granted, refusals, context: WasiFilesystemCtx::default(), nowhere: Vec::new() }
+        Self { granted, refusals, context: WasiFilesystemCtx::default(), nowhere: BTreeSet::new() }
     }
 }
 
@@ -98,16 +100,65 @@ pub fn add_to_linker<T: Send + 'static>(
     path!("[method]descriptor.unlink-file-at", unlink_file_at, writes = true);
     path!("[method]descriptor.symlink-at", symlink_at, writes = true, old: String);
     types.func_wrap_async(
+        "[method]descriptor.set-times-at",
+        move |mut store,
+              (fd, follow, path, accessed, modified): (
+            Resource<Descriptor>,
+            PathFlags,
+            String,
+            NewTimestamp,
+            NewTimestamp,
+        )| {
+            Box::new(async move {
+                let mut view = get(store.data_mut());
+                let (folder, shown) = (again(&fd), path.clone());
+                let done = view.wasi().set_times_at(fd, follow, path, accessed, modified).await;
+                view.settle(&folder, &shown, true, done).await
+            })
+        },
+    )?;
+    // The number of one that was dropped is given to the next.
+    types.resource_async("descriptor", ResourceType::host::<Descriptor>(), move |mut store, rep| {
+        Box::new(async move {
+            let mut view = get(store.data_mut());
+            view.folders.nowhere.remove(&rep);
+            HostDescriptor::drop(&mut view.wasi(), Resource::new_own(rep))
+        })
+    })?;
+    between_two(&mut types, get)
+}
+
+/// What takes a path in each of two folders.
+fn between_two<T: Send + 'static>(
+    types: &mut LinkerInstance<'_, T>,
+    get: fn(&mut T) -> FilesView<'_>,
+) -> Result<()> {
+    types.func_wrap_async(
         "[method]descriptor.rename-at",
         move |mut store,
               (fd, path, to, new): (Resource<Descriptor>, String, Resource<Descriptor>, String)| {
             Box::new(async move {
                 let mut view = get(store.data_mut());
-                // Whichever of the two may not be changed is the one to tell of.
-                let (from, target) = (again(&fd), again(&to));
-                let to_refused = view.folders.nowhere.contains(&target.rep());
-                let (folder, shown) = if to_refused { (target, new.clone()) } else { (from, path.clone()) };
+                let (folder, shown) = view.refusing((&fd, &path), (&to, &new)).await;
                 let done = view.wasi().rename_at(fd, path, to, new).await;
+                view.settle(&folder, &shown, true, done).await
+            })
+        },
+    )?;
+    types.func_wrap_async(
+        "[method]descriptor.link-at",
+        move |mut store,
+              (fd, follow, path, to, new): (
+            Resource<Descriptor>,
+            PathFlags,
+            String,
+            Resource<Descriptor>,
+            String,
+        )| {
+            Box::new(async move {
+                let mut view = get(store.data_mut());
+                let (folder, shown) = view.refusing((&fd, &path), (&to, &new)).await;
+                let done = view.wasi().link_at(fd, follow, path, to, new).await;
                 view.settle(&folder, &shown, true, done).await
             })
         },
@@ -125,9 +176,13 @@ impl FilesView<'_> {
         let granted = self.folders.granted.clone();
         for folder in &granted.files {
             let perms = if folder.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            let (path, seen_as) = (folder.path.clone(), folder.seen_as.clone());
+            let (granted, opening) = (granted.clone(), folder.clone());
             // A folder may be on a disk that takes its time.
-            let opened = tokio::task::spawn_blocking(move || Preopened::open(&path, &seen_as, perms)).await?;
+            let open = move || {
+                granted.recheck(&opening)?;
+                Preopened::open(&opening.path, &opening.seen_as, perms)
+            };
+            let opened = tokio::task::spawn_blocking(open).await?;
             match opened {
                 Ok(mut context) => directories.extend(self.preopened(&mut context)?),
                 Err(error) => {
@@ -174,6 +229,27 @@ impl FilesView<'_> {
         self.folders.nowhere.contains(&fd.rep())
     }
 
+    /// Of two folders and the path in each, the one to tell of where both have to be changed: one that
+    /// is not granted before one that is only to be read.
+    async fn refusing(
+        &mut self,
+        from: (&Resource<Descriptor>, &str),
+        to: (&Resource<Descriptor>, &str),
+    ) -> (Resource<Descriptor>, String) {
+        let to_is_to_tell = match (self.is_nowhere(from.0), self.is_nowhere(to.0)) {
+            (_, true) => true,
+            (true, false) => false,
+            (false, false) => self.is_read_only(to.0).await,
+        };
+        let (folder, path) = if to_is_to_tell { to } else { from };
+        (again(folder), path.to_owned())
+    }
+
+    async fn is_read_only(&mut self, folder: &Resource<Descriptor>) -> bool {
+        let flags = self.wasi().get_flags(again(folder)).await;
+        flags.is_ok_and(|flags| !flags.contains(DescriptorFlags::MUTATE_DIRECTORY))
+    }
+
     /// Tells of a path that was refused, and why: it is in no folder that is granted, in one that
     /// is only to be read, or it leads out of one.
     async fn settle<R>(
@@ -196,8 +272,7 @@ impl FilesView<'_> {
         if !matches!(error, ErrorCode::NotPermitted | ErrorCode::ReadOnly | ErrorCode::Access) {
             return Ok((Err(error),));
         }
-        let flags = self.wasi().get_flags(again(folder)).await;
-        let read_only = flags.is_ok_and(|flags| !flags.contains(DescriptorFlags::MUTATE_DIRECTORY));
+        let read_only = self.is_read_only(folder).await;
         let message = || {
             if writes && read_only {
                 format!(

@@ -15,6 +15,7 @@ use crate::capability::{
     Capabilities, CapabilityKey, FolderGrant, HttpGrant, SecretGrant, SecretSource, config_key, fits_header,
 };
 use crate::component::Digest;
+use crate::config::Guards;
 use crate::job::Name;
 
 /// The grants of a plugin. It has no `Debug`, because it has secrets.
@@ -28,6 +29,8 @@ pub struct Granted {
     pub(super) resolver: Arc<dyn Resolve>,
     pub(super) secrets: Vec<Secret>,
     pub(super) files: Vec<FolderGrant>,
+    /// What folders must not give away.
+    guards: Guards,
     env: Vec<(String, String)>,
     problems: Vec<GrantProblem>,
 }
@@ -66,10 +69,10 @@ impl Granted {
                 }
             }
         }
+        let guards = Guards::look(&capabilities.guarded);
         for folder in &capabilities.files {
-            let key = || CapabilityKey::Folder(folder.seen_as.clone());
-            if let Err(message) = check_folder(&folder.path) {
-                problems.push(GrantProblem { key: key(), message });
+            if let Err(message) = check_folder(folder, &guards) {
+                problems.push(GrantProblem { key: CapabilityKey::Folder(folder.seen_as.clone()), message });
             }
         }
         let tls = capabilities.http.as_ref().filter(|http| http.allow.iter().any(|rule| rule.is_https()));
@@ -89,6 +92,7 @@ impl Granted {
             resolver: Arc::new(SystemResolver),
             secrets,
             files: capabilities.files.clone(),
+            guards,
             env: capabilities.env.clone().into_iter().collect(),
             problems,
         }
@@ -111,6 +115,12 @@ impl Granted {
     #[must_use]
     pub fn problems(&self) -> &[GrantProblem] {
         &self.problems
+    }
+
+    /// Looks once more at what a folder is, just before it is opened: its path may lead to another one
+    /// by now.
+    pub(super) fn recheck(&self, folder: &FolderGrant) -> std::io::Result<()> {
+        self.guards.problem(folder).map_or(Ok(()), |why| Err(std::io::Error::other(format!("it {why}"))))
     }
 
     /// True where the files that it was opened from say what they said for `other`, which has the
@@ -180,8 +190,12 @@ fn read_secret(path: &Path) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn check_folder(path: &Path) -> Result<(), String> {
+fn check_folder(folder: &FolderGrant, guards: &Guards) -> Result<(), String> {
+    let path = &folder.path;
     let told = |why: String| format!("the folder {} {why}", path.display());
+    if let Some(why) = guards.problem(folder) {
+        return Err(told(why));
+    }
     // Reading its entries is what a guest needs of it at least.
     match std::fs::read_dir(path) {
         Ok(_) => Ok(()),

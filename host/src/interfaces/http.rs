@@ -49,7 +49,7 @@ impl Requests {
         WasiHttpCtxView { hooks: &mut self.hooks, table, ctx: &mut self.context }
     }
 
-    /// How many were sent, those that had no answer included.
+    /// How many had a connection to be sent over, those that had no answer included.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.hooks.0.sent.load(Ordering::Relaxed)

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use oci_client::Reference;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{
@@ -17,7 +16,11 @@ use oci_client::manifest::{
     OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciManifest,
 };
 use oci_client::secrets::RegistryAuth;
+use oci_client::{Reference, RegistryOperation};
 
+mod manifest;
+
+use self::manifest::{NoManifest, Registry};
 use super::{Digest, MOST_BYTES, SourceError, docker};
 use crate::component::{OciRef, RegistryAccess, is_loopback};
 
@@ -44,8 +47,7 @@ const COMPONENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait before each further try.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// Bytes of a manifest; the specification asks registries to take 4 MiB.
-const MOST_OF_MANIFEST: usize = 4 << 20;
+const USER_AGENT: &str = concat!("innkeeper/", env!("CARGO_PKG_VERSION"));
 
 /// What a manifest says.
 pub(super) struct Artifact {
@@ -59,6 +61,7 @@ pub(super) struct Artifact {
 /// Asks one registry.
 pub(super) struct Client {
     client: oci_client::Client,
+    registry: Registry,
     auth: RegistryAuth,
 }
 
@@ -116,18 +119,21 @@ impl Client {
             protocol,
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("innkeeper/", env!("CARGO_PKG_VERSION")),
+            user_agent: USER_AGENT,
             ..ClientConfig::default()
         };
-        let client = oci_client::Client::try_from(config).map_err(|error| SourceError::Unreachable {
+        let unusable = |error: &dyn Error| SourceError::Unreachable {
             reference: reference.to_string(),
-            problem: with_causes(&error),
-        })?;
+            problem: with_causes(error),
+        };
+        let client = oci_client::Client::try_from(config).map_err(|error| unusable(&error))?;
+        let registry = Registry::new(image(reference).resolve_registry(), insecure);
+        let registry = registry.map_err(|error| unusable(&error))?;
         let login = access.and_then(|access| access.login.clone());
         let login = login.or_else(|| docker::login(&reference.registry));
         let auth =
             login.map_or(RegistryAuth::Anonymous, |(user, password)| RegistryAuth::Basic(user, password));
-        Ok(Self { client, auth })
+        Ok(Self { client, registry, auth })
     }
 
     /// What the reference means now, and the manifest that says so.
@@ -136,9 +142,6 @@ impl Client {
         let ask = || self.manifest(reference, &image);
         let text = self.try_again(reference, MANIFEST_TIMEOUT, ask).await?;
         let refuse = |problem: String| SourceError::Refused { reference: reference.to_string(), problem };
-        if text.len() > MOST_OF_MANIFEST {
-            return Err(refuse(format!("has a manifest of {} bytes", text.len())));
-        }
         let digest = Digest::of(&text);
         if let Some(wanted) = reference.manifest.as_ref().filter(|wanted| **wanted != digest) {
             return Err(refuse(format!("has the manifest {digest}, and was asked for {wanted}")));
@@ -168,9 +171,21 @@ impl Client {
     }
 
     async fn manifest(&self, reference: &OciRef, image: &Reference) -> Result<Bytes, Trouble> {
-        let pulled = self.client.pull_manifest_raw(image, &self.auth, MANIFEST_TYPES).await;
-        let (text, _) = pulled.map_err(|error| self.explain(reference, &error))?;
-        Ok(text)
+        let login = match &self.auth {
+            RegistryAuth::Basic(user, password) => Some((user.as_str(), password.as_str())),
+            _ => None,
+        };
+        if login.is_some() {
+            self.registry.check_token_service().await?;
+        }
+        let token = self.client.auth(image, &self.auth, RegistryOperation::Pull).await;
+        let token = token.map_err(|error| self.explain(reference, &error))?;
+        let wanted = image.digest().or(image.tag()).unwrap_or("latest");
+        match self.registry.manifest(image.repository(), wanted, token.as_deref(), login).await {
+            Ok(text) => Ok(text.into()),
+            Err(NoManifest::Answered(error)) => Err(self.explain(reference, &error)),
+            Err(NoManifest::Trouble(trouble)) => Err(trouble),
+        }
     }
 
     async fn download(

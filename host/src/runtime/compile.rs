@@ -114,6 +114,12 @@ impl Compiler {
         Self { place, bounds, cache: None, turn: Mutex::new(()), complained }
     }
 
+    /// Whether components are compiled in a process of their own.
+    #[cfg(test)]
+    pub(super) fn is_in_child(&self) -> bool {
+        matches!(self.place, CompileIn::Child(_))
+    }
+
     /// Keeps what is compiled, unless the cache is to keep nothing.
     #[must_use]
     pub fn with_cache(self, cache: Cache) -> Self {

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use wasmparser::{Parser, Payload};
 
-use super::Runtime;
 use super::load::{self, Form, LoadError};
+use super::{CompileIn, Compiler, Runtime};
 use crate::limits::Limits;
 use crate::plugin::{Handler, Source};
 
@@ -84,12 +84,13 @@ pub struct Producer {
 const MEMORY: u64 = 1 << 30;
 
 impl Runtime {
-    /// For [`Self::inspect`] alone, and with the room that it takes.
+    /// For [`Self::inspect`] alone, and with the room that it takes. Components are compiled in a child
+    /// process of this program, as hosts do it, and nothing is kept.
     ///
     /// # Errors
     /// See [`Self::new`].
     pub fn to_inspect() -> anyhow::Result<Self> {
-        Self::new(1, MEMORY)
+        Ok(Self::new(1, MEMORY)?.with_compiler(Compiler::new(CompileIn::this_program())))
     }
 
     /// Finds out what a component needs and offers. What keeps this host from loading it is part
@@ -233,6 +234,12 @@ mod tests {
             let import = import(name.to_owned());
             assert_eq!((import.given, import.hint.as_deref().and_then(|h| h.lines().next())), (given, line));
         }
+    }
+
+    #[test]
+    fn what_is_only_looked_at_is_compiled_in_a_child_as_well() {
+        let runtime = Runtime::to_inspect().unwrap();
+        assert!(runtime.compiler.is_in_child(), "{:?}", runtime.compiler);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Connecting: one pool for the phases, one connection for heartbeats.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -276,11 +277,12 @@ fn session_settings(options: &StoreOptions) -> [(&'static str, String); 6] {
     ]
 }
 
-async fn connect_sqlite(path: &std::path::Path, options: &StoreOptions) -> Result<Pools, StoreError> {
+async fn connect_sqlite(path: &Path, options: &StoreOptions) -> Result<Pools, StoreError> {
     if options.create {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
         }
+        create_private(path).map_err(sqlx::Error::Io)?;
     } else if !path.exists() {
         return Err(StoreError::NotMigrated(format!(
             "the store sqlite:{} does not exist yet: run `innkeeper migrate` or `innkeeper serve`",
@@ -311,6 +313,27 @@ async fn connect_sqlite(path: &std::path::Path, options: &StoreOptions) -> Resul
     Ok(Pools::Sqlite { write, read })
 }
 
+/// Makes the file, if it is not there, for its owner alone: SQLite would leave that to the umask, and
+/// gives what it puts beside the file the same mode.
+///
+/// It is made under another name and closed before it has its own: whoever closes a file that a
+/// connection of this process has locked takes the locks away (<https://sqlite.org/howtocorrupt.html>, 2.2).
+fn create_private(path: &Path) -> std::io::Result<()> {
+    // Where a link leads to a file that is not there, SQLite makes that.
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // Its mode is 0600.
+    let made = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?.into_temp_path();
+    match made.persist_noclobber(path) {
+        Ok(()) => Ok(()),
+        // Another host was first.
+        Err(failed) if failed.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(failed) => Err(failed.error),
+    }
+}
+
 /// False: the connection is closed, and another one opened in its place. Where the disk is full,
 /// SQLite rolls back by itself, and sqlx, whose own rollback then fails, takes the transaction to
 /// be open for ever.
@@ -318,4 +341,33 @@ async fn is_out_of_its_transaction(connection: &mut SqliteConnection) -> sqlx::R
     // The rollback of a transaction that was dropped comes before the answer.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_on_sqlite_is_made_for_its_owner_alone_and_a_file_that_is_there_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = |name: &str| at(name).metadata().unwrap().permissions().mode() & 0o777;
+        let options = StoreOptions { create: true, ..StoreOptions::default() };
+        let url = DatabaseUrl::Sqlite(at("store.db"));
+        let store = Store::connect(&url, &options).await.unwrap();
+        store.migrate().await.unwrap();
+        for name in ["store.db", "store.db-wal", "store.db-shm"] {
+            assert_eq!(mode(name), 0o600, "{name}");
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 3, "nothing else is left");
+        drop(store);
+
+        std::fs::write(at("there.db"), "").unwrap();
+        std::fs::set_permissions(at("there.db"), std::fs::Permissions::from_mode(0o640)).unwrap();
+        Store::connect(&DatabaseUrl::Sqlite(at("there.db")), &options).await.unwrap();
+        assert_eq!(mode("there.db"), 0o640);
+    }
 }

@@ -31,11 +31,16 @@ struct Seen {
 impl Server {
     /// Listens in the clear.
     pub async fn new() -> Self {
-        Self::listen(None).await
+        Self::listen("127.0.0.1", None).await
     }
 
     /// Listens with TLS.
     pub async fn with_tls() -> Self {
+        Self::with_tls_at("127.0.0.1").await
+    }
+
+    /// Listens with TLS on another address of this machine.
+    pub async fn with_tls_at(address: &str) -> Self {
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
         let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("it is a certificate");
         let key = PrivateKeyDer::from_pem_slice(KEY).expect("it is a key");
@@ -45,11 +50,11 @@ impl Server {
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)
             .expect("they belong together");
-        Self::listen(Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::listen(address, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
-    async fn listen(tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    async fn listen(address: &str, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("it listens");
         let seen = Arc::new(Mutex::new(Seen::default()));
         let server = Self { address, seen: seen.clone() };

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::Error;
 
 use crate::capability::address::{Network, special};
-use crate::capability::rule::{Rule, parse_address};
+use crate::capability::rule::{Rule, is_localhost, parse_address};
 
 /// Looks up names.
 #[async_trait]
@@ -112,8 +112,13 @@ fn refused(error: &io::Error) -> Error {
 fn granted(addresses: &[SocketAddr], to: &Destination<'_>) -> Result<Vec<SocketAddr>, NotConnected> {
     let mut prohibited = None;
     let mut granted = Vec::new();
+    let local = is_localhost(to.host);
     for address in addresses {
         let ip = address.ip();
+        if local && !ip.to_canonical().is_loopback() {
+            prohibited = prohibited.or(Some((ip, "an address of another machine")));
+            continue;
+        }
         let named = || to.rule.names(ip) || to.addresses.iter().any(|network| network.contains(ip));
         match special(ip) {
             Some(kind) if !named() => prohibited = prohibited.or(Some((ip, kind))),

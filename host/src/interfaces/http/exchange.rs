@@ -20,7 +20,7 @@ use super::body::{RequestBody, ResponseBody, ResponseBounds};
 use super::connect::{self, Destination, NotConnected, Stream};
 use super::mask::Mask;
 use super::{Connection, Sent};
-use crate::capability::rule::{Rule, Scheme, Target};
+use crate::capability::rule::{Rule, Scheme, Target, is_localhost};
 use crate::capability::{HttpGrant, HttpLimits};
 use crate::interfaces::activity::{Activity, What};
 use crate::interfaces::granted::Granted;
@@ -85,7 +85,6 @@ impl Exchange {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(self.refuse(refusal, body).await),
         };
-        self.sent.fetch_add(1, Ordering::Relaxed);
         let server = format!("{}:{}", admitted.host, admitted.port);
         let entered = self.activity.enter(What::Http(server));
         let deadlines = Deadlines::new(begun, &admitted.grant.limits, &options);
@@ -100,6 +99,7 @@ impl Exchange {
                 return Err(self.refuse(refusal, body).await);
             }
         };
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let limits = admitted.grant.limits;
         let too_large = Arc::new(AtomicBool::new(false));
         let body = RequestBody::new(body, limits.max_request_bytes, too_large.clone());
@@ -270,12 +270,20 @@ impl Exchange {
 
     fn prohibited(&self, admitted: &Admitted<'_>, address: &str, kind: &str) -> Refusal {
         let (host, plugin) = (&admitted.host, &self.granted.plugin);
+        let advice = if is_localhost(host) {
+            "this name stands for this machine alone, so mend what the system's resolver (/etc/hosts, DNS) says \
+             of it, or use another name"
+                .to_owned()
+        } else {
+            format!(
+                "to grant that, add \"{address}\" or a range that has it to `addresses` in [plugins.{plugin}.http]"
+            )
+        };
         Refusal {
             kind: Kind::Http,
             target: format!("{host} {address}"),
             message: format!(
-                "a request to {host} was refused, because the name leads to {address}, {kind}; to grant that, add \
-                 \"{address}\" or a range that has it to `addresses` in [plugins.{plugin}.http]"
+                "a request to {host} was refused, because the name leads to {address}, {kind}; {advice}"
             ),
             error: Error::DestinationIpProhibited,
         }

@@ -82,9 +82,21 @@ async fn an_address_that_is_named_is_connected_to_and_others_of_the_name_are_lef
 async fn localhost_is_a_loopback_address_whatever_the_resolver_says() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    assert_eq!(connected("localhost", &zone(&[&at.to_string()]), &[]).await.unwrap(), at);
-    let elsewhere = connected("localhost", &zone(&["10.0.0.1:1"]), &[]).await;
-    assert!(matches!(elsewhere, Err(NotConnected::Prohibited(..))), "{elsewhere:?}");
+    for host in ["localhost", "app.localhost"] {
+        assert_eq!(connected(host, &zone(&[&at.to_string()]), &[]).await.unwrap(), at, "{host}");
+    }
+    // A public address comes first, and is not tried; nor is one that is named for other names.
+    let after = zone(&["192.0.0.9:1", "8.8.8.8:1", &at.to_string()]);
+    assert_eq!(connected("LocalHost", &after, &["192.0.0.0/24"]).await.unwrap(), at);
+    for address in ["10.0.0.1:1", "8.8.8.8:1", "[2606:4700::1]:1", "[::ffff:8.8.8.8]:1"] {
+        for host in ["localhost", "app.localhost"] {
+            let elsewhere = connected(host, &zone(&[address]), &["10.0.0.0/8"]).await;
+            assert!(
+                matches!(elsewhere, Err(NotConnected::Prohibited(..))),
+                "{host} {address}: {elsewhere:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! [`file`] works on paths, [`variables`] reads its environment, and [`socket`] tries what nobody
 //! is granted. All use WASI as any program does, and return what they were told.
 
+mod folders;
 mod requests;
 
 use std::fs;
@@ -23,9 +24,12 @@ struct FileArgs {
     path: String,
     #[serde(default)]
     text: String,
+    /// The other path, where there are two.
+    #[serde(default)]
+    to: String,
 }
 
-/// Does `how` (read, write, list, look, make, remove) with a path.
+/// Does `how` (read, write, list, look, make, remove, rename, link, touch, reread) with a path.
 #[handler]
 fn file(_: &Context, args: FileArgs) -> Result<Value, Failure> {
     let path = args.path.as_str();
@@ -42,6 +46,10 @@ fn file(_: &Context, args: FileArgs) -> Result<Value, Failure> {
         "look" => fs::metadata(path).map(|about| json!(about.len())),
         "make" => fs::create_dir(path).map(|()| json!("made")),
         "remove" => fs::remove_file(path).map(|()| json!("removed")),
+        "rename" => fs::rename(path, &args.to).map(|()| json!("renamed")),
+        "link" => fs::hard_link(path, &args.to).map(|()| json!("linked")),
+        "touch" => return Ok(folders::touch(path)),
+        "reread" => return Ok(folders::reread(path)),
         other => return Err(Failure::permanent(format!("what is {other}?"))),
     };
     Ok(done.unwrap_or_else(|error| failed(&error)))
