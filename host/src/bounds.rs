@@ -23,6 +23,15 @@ pub const FIELDS: usize = 64;
 /// Bytes of a result, of arguments, of a checkpoint.
 pub const DOCUMENT: usize = 1024 * 1024;
 
+/// Handlers of a component.
+pub const HANDLERS: usize = 1_000;
+
+/// Bytes of what a component says of all of its handlers.
+pub const DESCRIPTION: usize = 1024 * 1024;
+
+/// Bytes of the JSON Schema of a handler's arguments.
+pub const SCHEMA: usize = 256 * 1024;
+
 /// Lists and objects within each other. `serde_json` reads 127 and no more, and the store and
 /// the command line put the values into other documents.
 pub const NESTING: usize = 64;

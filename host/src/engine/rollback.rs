@@ -21,8 +21,12 @@ pub async fn unfit_jobs(store: &Store, plugin: &Name, component: &str) -> Result
             Ok(handler) => handler,
             Err(why) => return Some(why),
         };
-        let schema = ArgsSchema::compile(handler.args_schema.clone()?).ok()?;
-        schema.check(&job.args).err().map(|error| format!("its arguments do not fit: {error}"))
+        match ArgsSchema::compile(handler.args_schema.clone()?) {
+            Ok(schema) => {
+                schema.check(&job.args).err().map(|error| format!("its arguments do not fit: {error}"))
+            }
+            Err(error) => Some(error.to_string()),
+        }
     };
     Ok(jobs
         .filter_map(|record| Some(format!("job `{}`: {}", record.job.name, unfit(&record.job)?)))

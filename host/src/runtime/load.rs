@@ -21,6 +21,8 @@ use super::compile::{CompileError, Compiled};
 use super::state::{self, GuestState};
 use super::turns::Allowance;
 use super::{Linked, Runtime};
+use crate::args::ArgsSchema;
+use crate::bounds;
 use crate::execution::Attempt;
 use crate::interfaces::bindings::PluginPre;
 use crate::interfaces::bindings::exports::innkeeper::plugin::handlers;
@@ -271,10 +273,35 @@ impl Runtime {
                 return Err(LoadError::Describe(format!("it took more than {DESCRIBE_TIMEOUT:?}")));
             }
         };
-        let handlers = described.into_iter().map(to_handler).collect::<Result<Vec<_>, _>>()?;
-        check_names(&handlers)?;
-        Ok(handlers)
+        // Compiling the schemas takes a while, if they are as large as they may be.
+        let broke_off = |error: tokio::task::JoinError| LoadError::Describe(error.to_string());
+        tokio::task::spawn_blocking(move || to_handlers(described)).await.map_err(broke_off)?
     }
+}
+
+/// Reads what a component says of its handlers, as far as it is within bounds.
+fn to_handlers(described: Vec<handlers::Handler>) -> Result<Vec<Handler>, LoadError> {
+    if described.len() > bounds::HANDLERS {
+        return Err(LoadError::Describe(format!(
+            "it has {} handlers, and at most {} can be used",
+            described.len(),
+            bounds::HANDLERS
+        )));
+    }
+    let bytes = |handler: &handlers::Handler| {
+        let texts = [handler.summary.len(), handler.args_schema.as_ref().map_or(0, String::len)];
+        handler.name.len() + texts.into_iter().sum::<usize>()
+    };
+    let bytes = described.iter().map(bytes).sum::<usize>();
+    if bytes > bounds::DESCRIPTION {
+        return Err(LoadError::Describe(format!(
+            "what it says of its handlers {}",
+            bounds::too_large(bytes, bounds::DESCRIPTION)
+        )));
+    }
+    let handlers = described.into_iter().map(to_handler).collect::<Result<Vec<_>, _>>()?;
+    check_names(&handlers)?;
+    Ok(handlers)
 }
 
 /// Reads what the file is, makes a component of a core module, and counts what it would take.
@@ -327,8 +354,7 @@ fn to_handler(handler: handlers::Handler) -> Result<Handler, LoadError> {
         .transpose()
         .map_err(|error| wrong(format!("its argument schema is not JSON: {error}")))?;
     if let Some(schema) = &args_schema {
-        crate::args::ArgsSchema::compile(schema.clone())
-            .map_err(|error| wrong(format!("its argument schema is not JSON Schema: {error}")))?;
+        ArgsSchema::compile(schema.clone()).map_err(|error| wrong(error.to_string()))?;
     }
     Ok(Handler { name: handler.name, summary: handler.summary, args_schema })
 }

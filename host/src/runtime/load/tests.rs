@@ -19,6 +19,34 @@ async fn load(bytes: Vec<u8>) -> Result<LoadedComponent, LoadError> {
     runtime.load(&source(bytes), Limits::default()).await
 }
 
+fn described(name: &str, args_schema: &str) -> handlers::Handler {
+    handlers::Handler {
+        name: name.to_owned(),
+        summary: String::new(),
+        args_schema: Some(args_schema.to_owned()),
+        annotations: Vec::new(),
+    }
+}
+
+#[test]
+fn a_schema_that_would_keep_the_host_busy_is_refused_with_its_handler() {
+    let schema = r##"{"allOf": [{"$ref": "#"}]}"##;
+    let error = to_handlers(vec![described("fine", "{}"), described("endless", schema)]).unwrap_err();
+    assert!(matches!(&error, LoadError::Handler { handler, .. } if handler == "endless"), "{error}");
+    assert!(error.to_string().contains("refers to itself"), "{error}");
+}
+
+#[test]
+fn a_component_describes_only_so_many_handlers_and_says_only_so_much_of_them() {
+    let many = (0..=bounds::HANDLERS).map(|n| described(&format!("h{n}"), "{}")).collect::<Vec<_>>();
+    assert!(to_handlers(many[1..].to_vec()).is_ok());
+    assert!(to_handlers(many).unwrap_err().to_string().contains("1001 handlers"));
+    let large = format!("{{\"description\": \"{}\"}}", "x".repeat(bounds::SCHEMA - 100));
+    let large = ["a", "b", "c", "d", "e"].map(|name| described(name, &large)).to_vec();
+    assert!(to_handlers(large[..3].to_vec()).is_ok());
+    assert!(to_handlers(large).unwrap_err().to_string().contains("at most 1048576"));
+}
+
 /// A core module as the bindings of our world leave it: it names the world in a section of its own.
 /// Its list of handlers is empty.
 fn module_with_our_world() -> Vec<u8> {
