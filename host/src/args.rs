@@ -3,8 +3,8 @@
 //! Pure: references to other documents are refused, never fetched.
 //!
 //! A plugin writes its schemas, and the host evaluates them outside of the plugin's limits. So what a
-//! schema may be is bounded before it is compiled ([`bounded`]), and what it costs to hold arguments
-//! against it is counted before that is done ([`cost`]).
+//! schema may be is bounded before it is compiled (`bounded`), and what it costs to hold arguments
+//! against it is counted before that is done (`cost`).
 
 mod bounded;
 mod cost;

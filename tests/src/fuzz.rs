@@ -12,7 +12,6 @@ pub mod arguments;
 mod bytes;
 pub mod configuration;
 mod finding;
-mod guest;
 pub mod loading;
 mod memory;
 mod minimise;

@@ -1,5 +1,6 @@
 //! What the tests of the whole workspace share.
 
+pub mod attempt;
 pub mod chaos;
 pub mod clock;
 pub mod database;

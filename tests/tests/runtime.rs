@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::execution::{Attempt, FailureKind, Outcome, State, Trigger};
+use innkeeper::execution::{FailureKind, Outcome, State};
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::Session;
 use innkeeper::interfaces::granted::Granted;
-use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
-use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, Runtime, Stop};
 use innkeeper::store::ExecutionRecord;
+use innkeeper_tests::attempt::attempt;
 use innkeeper_tests::database::Engine;
 use innkeeper_tests::host::{Scene, guest};
 use innkeeper_tests::on_both_engines;
@@ -41,43 +40,12 @@ fn failure(record: &ExecutionRecord) -> (FailureKind, &str) {
     (error.kind, error.message.as_str())
 }
 
-/// An attempt of a handler of the probe that has just been started.
-fn attempt(handler: &str, args: Value) -> Attempt {
-    Attempt {
-        lease: 1,
-        execution: uuid::Uuid::now_v7(),
-        attempt: 1,
-        max_attempts: 1,
-        job: Arc::new(Job {
-            name: Name::new("job").expect("it is a name"),
-            plugin: Name::new("probe").expect("it is a name"),
-            handler: handler.to_owned(),
-            args: json!({}),
-            schedule: None,
-            enabled: true,
-            retry: RetryPolicy::default(),
-            timeout: Duration::from_secs(60),
-            on_crash: OnCrash::Retry,
-            history: innkeeper::job::History::default(),
-            policies: innkeeper::policy::Policies::default(),
-        }),
-        args,
-        triggered_by: Trigger::Manual,
-        scheduled_at: jiff::Timestamp::UNIX_EPOCH,
-        started_at: jiff::Timestamp::UNIX_EPOCH,
-        checkpoint: None,
-        has_unique_key: false,
-        effects: innkeeper::execution::Effects::default(),
-        component: "sha256:0".into(),
-    }
-}
-
 #[tokio::test]
 async fn a_call_that_is_stopped_before_it_begins_runs_nothing() {
     let runtime = Runtime::new(1, 64 << 20).expect("there is room");
     let source = Source::read(&guest("probe")).expect("it is there");
     let component = runtime.load(&source, Limits::default()).await.expect("it can be loaded");
-    let attempt = attempt("echo", json!("anything"));
+    let attempt = attempt("probe", "echo", json!("anything"), Duration::from_secs(60));
     let call = async |stop: &Stop| {
         let call = Call {
             attempt: &attempt,

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
-use innkeeper::execution::{Attempt, FailureKind, LogLine, Outcome, Progress, Trigger};
+use innkeeper::execution::{FailureKind, LogLine, Outcome, Progress};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
 use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{EnqueueError, EnqueueRequest, Port};
-use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
-use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
+use innkeeper_tests::attempt::{attempt, name};
 use innkeeper_tests::database::{Engine, TestDatabase};
 use innkeeper_tests::host::guest;
 use innkeeper_tests::on_both_engines;
@@ -78,7 +77,7 @@ impl Scene {
     async fn call_for(&self, handler: &str, args: Value, timeout: Duration, port: Arc<Lines>) -> Outcome {
         let (runtime, component) = probe().await;
         let call = Call {
-            attempt: &attempt(handler, args, timeout),
+            attempt: &attempt("probe", handler, args, timeout),
             config: Arc::default(),
             capabilities: Arc::new(Granted::nothing()),
             session: Session::new(Arc::clone(&self.grants), format!("job {handler}"), timeout),
@@ -128,40 +127,6 @@ impl Port for Lines {
     async fn enqueue(&self, _request: EnqueueRequest) -> Result<uuid::Uuid, EnqueueError> {
         Err(EnqueueError::Denied("nothing is enqueued here".to_owned()))
     }
-}
-
-fn attempt(handler: &str, args: Value, timeout: Duration) -> Attempt {
-    Attempt {
-        lease: 1,
-        execution: uuid::Uuid::now_v7(),
-        attempt: 1,
-        max_attempts: 1,
-        job: Arc::new(Job {
-            name: name("job"),
-            plugin: name("probe"),
-            handler: handler.to_owned(),
-            args: json!({}),
-            schedule: None,
-            enabled: true,
-            retry: RetryPolicy::default(),
-            timeout,
-            on_crash: OnCrash::Retry,
-            history: innkeeper::job::History::default(),
-            policies: innkeeper::policy::Policies::default(),
-        }),
-        args,
-        triggered_by: Trigger::Manual,
-        scheduled_at: jiff::Timestamp::UNIX_EPOCH,
-        started_at: jiff::Timestamp::UNIX_EPOCH,
-        checkpoint: None,
-        has_unique_key: false,
-        effects: innkeeper::execution::Effects::default(),
-        component: "sha256:0".into(),
-    }
-}
-
-fn name(text: &str) -> Name {
-    Name::new(text).expect("it is a name")
 }
 
 /// Its kind and its message.

@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
 use innkeeper::database_url::DatabaseUrl;
-use innkeeper::execution::{Attempt, Outcome, Trigger};
+use innkeeper::execution::Outcome;
 use innkeeper::interfaces::ClosedPort;
 use innkeeper::interfaces::db::{Databases, Grants, Session};
 use innkeeper::interfaces::granted::Granted;
-use innkeeper::job::{Job, Name, OnCrash};
+use innkeeper::job::Name;
 use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
-use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
+use innkeeper_tests::attempt::{attempt, name};
 use innkeeper_tests::host::guest;
 use serde::Deserialize;
 use serde_json::Value;
@@ -67,7 +67,7 @@ impl Guest {
         let runtime = Runtime::new(1, MEMORY)?;
         let source = Source::read(&guest("bench")).context("the guest of the benchmarks is not built")?;
         let component = runtime.load(&source, limits()).await?;
-        let (plugin, database) = (name("bench")?, name("bench")?);
+        let (plugin, database) = (name("bench"), name("bench"));
         let config = DatabaseConfig {
             url: url.clone(),
             max_connections: CONNECTIONS,
@@ -105,7 +105,7 @@ impl Guest {
     /// # Errors
     /// Where the host panicked.
     pub async fn call(&self, handler: &str, args: Value, timeout: Duration) -> Result<Outcome> {
-        let attempt = attempt(handler, args, timeout)?;
+        let attempt = attempt("bench", handler, args, timeout);
         let inner = self.inner.clone();
         let called = tokio::spawn(async move {
             let session = Session::new(inner.grants.clone(), "the benchmark".to_owned(), timeout);
@@ -134,39 +134,4 @@ impl Guest {
     pub async fn close(&self) {
         self.inner.databases.close().await;
     }
-}
-
-fn name(name: &str) -> Result<Name> {
-    Name::new(name).map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-/// An attempt that has just been started.
-fn attempt(handler: &str, args: Value, timeout: Duration) -> Result<Attempt> {
-    Ok(Attempt {
-        lease: 1,
-        execution: uuid::Uuid::now_v7(),
-        attempt: 1,
-        max_attempts: 1,
-        job: Arc::new(Job {
-            name: name("bench")?,
-            plugin: name("bench")?,
-            handler: handler.to_owned(),
-            args: Value::Null,
-            schedule: None,
-            enabled: true,
-            retry: RetryPolicy::default(),
-            timeout,
-            on_crash: OnCrash::Fail,
-            history: innkeeper::job::History::default(),
-            policies: innkeeper::policy::Policies::default(),
-        }),
-        args,
-        triggered_by: Trigger::Manual,
-        scheduled_at: innkeeper::clock::now(),
-        started_at: innkeeper::clock::now(),
-        checkpoint: None,
-        has_unique_key: false,
-        effects: innkeeper::execution::Effects::default(),
-        component: "sha256:0".into(),
-    })
 }

@@ -31,7 +31,7 @@ struct Started(Semaphore);
 async fn hold() -> Result<Figure> {
     let ours = Ours::load(EXECUTIONS as usize).await?;
     let started = Arc::new(Started(Semaphore::new(0)));
-    let mut execution = Execution::new("doze", json!(null), Duration::from_secs(3600))?;
+    let mut execution = Execution::new("doze", json!(null), Duration::from_secs(3600));
     execution.port = started.clone();
     let before = resident()?;
     let running: Vec<_> = (0..EXECUTIONS).map(|_| ours.spawn(execution.clone())).collect();

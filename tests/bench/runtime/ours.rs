@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use innkeeper::config::Config;
-use innkeeper::execution::{Attempt, Effects, Outcome, Trigger};
+use innkeeper::execution::{Attempt, Outcome};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
 use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{ClosedPort, Port};
-use innkeeper::job::{History, Job, Name, OnCrash};
 use innkeeper::limits::Limits;
 use innkeeper::plugin::Source;
-use innkeeper::policy::Policies;
-use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
+use innkeeper_tests::attempt::attempt;
 use innkeeper_tests::host::guest;
 use serde_json::Value;
 
@@ -89,44 +87,12 @@ impl Ours {
 
 impl Execution {
     /// Of a handler, with nobody who hears of it.
-    ///
-    /// # Errors
-    /// Never: the names are names.
-    pub fn new(handler: &str, args: Value, timeout: Duration) -> Result<Self> {
-        let name = || Name::new("bench").map_err(|error| anyhow!("{error}"));
-        let job = Job {
-            name: name()?,
-            plugin: name()?,
-            handler: handler.to_owned(),
-            args: Value::Null,
-            schedule: None,
-            enabled: true,
-            retry: RetryPolicy::default(),
-            timeout,
-            on_crash: OnCrash::Fail,
-            history: History::default(),
-            policies: Policies::default(),
-        };
-        let attempt = Attempt {
-            lease: 1,
-            execution: uuid::Uuid::now_v7(),
-            attempt: 1,
-            max_attempts: 1,
-            job: Arc::new(job),
-            args,
-            triggered_by: Trigger::Manual,
-            scheduled_at: innkeeper::clock::now(),
-            started_at: innkeeper::clock::now(),
-            checkpoint: None,
-            has_unique_key: false,
-            effects: Effects::default(),
-            component: "".into(),
-        };
-        Ok(Self {
-            attempt: Arc::new(attempt),
+    pub fn new(handler: &str, args: Value, timeout: Duration) -> Self {
+        Self {
+            attempt: Arc::new(attempt("bench", handler, args, timeout)),
             port: Arc::new(ClosedPort),
             stop: Stop::new(),
             of_other: false,
-        })
+        }
     }
 }

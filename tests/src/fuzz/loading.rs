@@ -17,8 +17,8 @@ use innkeeper::runtime::{Call, LoadedComponent, Runtime, Stop};
 use serde_json::Value;
 
 use super::bytes::{self, Random};
-use super::guest::attempt;
 use super::{Reached, Target};
+use crate::attempt::attempt;
 use crate::host::guest;
 
 /// What one execution may have: less than the pool offers, so that both bounds are met.
@@ -118,7 +118,7 @@ impl Loading {
 
     /// The form of an outcome, and whether it is a success.
     async fn call(&self, component: &LoadedComponent, handler: &str) -> Result<String, String> {
-        let attempt = attempt(handler, Value::from("anything"), limits().timeout);
+        let attempt = attempt("fuzz", handler, Value::from("anything"), limits().timeout);
         let call = Call {
             attempt: &attempt,
             config: Arc::default(),

@@ -8,15 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use innkeeper::capability::Capabilities;
 use innkeeper::config::{DatabaseConfig, GrantConfig, PluginConfig};
-use innkeeper::execution::{Attempt, FailureKind, LogLine, Outcome, Progress, Trigger};
+use innkeeper::execution::{FailureKind, LogLine, Outcome, Progress};
 use innkeeper::interfaces::db::{Databases, Grants, Session};
 use innkeeper::interfaces::granted::Granted;
 use innkeeper::interfaces::{EnqueueError, EnqueueRequest, Port};
-use innkeeper::job::{Job, Name, OnCrash};
 use innkeeper::limits::{Limits, Usage};
 use innkeeper::plugin::Source;
-use innkeeper::retry::RetryPolicy;
 use innkeeper::runtime::{Call, Called, LoadedComponent, Runtime, Stop};
+use innkeeper_tests::attempt::{attempt, name};
 use innkeeper_tests::database::TestDatabase;
 use innkeeper_tests::host::guest;
 use serde_json::{Value, json};
@@ -81,7 +80,7 @@ impl Exhaust {
         let stop = self.stop_in_log.then(|| self.stop.clone());
         let records = Arc::new(Records { stop, ..Records::default() });
         let call = Call {
-            attempt: &attempt(args, self.timeout),
+            attempt: &attempt("hostile", "exhaust", args, self.timeout),
             config: Arc::default(),
             capabilities: Arc::new(Granted::nothing()),
             session,
@@ -208,38 +207,4 @@ impl App {
     pub fn session(&self, time: Duration) -> Arc<Session> {
         Session::new(Arc::clone(&self.grants), "job exhaust".to_owned(), time)
     }
-}
-
-fn attempt(args: Value, timeout: Duration) -> Attempt {
-    Attempt {
-        lease: 1,
-        execution: uuid::Uuid::now_v7(),
-        attempt: 1,
-        max_attempts: 1,
-        job: Arc::new(Job {
-            name: name("job"),
-            plugin: name("hostile"),
-            handler: "exhaust".to_owned(),
-            args: json!({}),
-            schedule: None,
-            enabled: true,
-            retry: RetryPolicy::default(),
-            timeout,
-            on_crash: OnCrash::Retry,
-            history: innkeeper::job::History::default(),
-            policies: innkeeper::policy::Policies::default(),
-        }),
-        args,
-        triggered_by: Trigger::Manual,
-        scheduled_at: jiff::Timestamp::UNIX_EPOCH,
-        started_at: jiff::Timestamp::UNIX_EPOCH,
-        checkpoint: None,
-        has_unique_key: false,
-        effects: innkeeper::execution::Effects::default(),
-        component: "".into(),
-    }
-}
-
-fn name(text: &str) -> Name {
-    Name::new(text).expect("it is a name")
 }

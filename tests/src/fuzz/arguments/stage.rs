@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::limits;
+use crate::attempt::{job, name};
 use crate::database::{Engine, TestDatabase};
-use crate::fuzz::guest::{job, name};
 use crate::plugins::assert_database_clean;
 use crate::raw::Raw;
 
@@ -69,8 +69,11 @@ impl Stage {
         let databases = Databases::open(&config.databases);
         let config = config.plugins.remove(&name("fuzz")).expect("it is there");
         let store = store_at.store(2).await;
-        let child = Job { name: name(CHILD), ..job("run", limits().timeout) };
-        store.sync_jobs("fuzz", &[job("run", limits().timeout), child]).await.expect("the jobs are in order");
+        let child = Job { name: name(CHILD), ..job("fuzz", "run", limits().timeout) };
+        store
+            .sync_jobs("fuzz", &[job("fuzz", "run", limits().timeout), child])
+            .await
+            .expect("the jobs are in order");
         store.save_component(DIGEST, &json!([])).await.expect("it is saved");
         let session = NewSession {
             host: "fuzz",
