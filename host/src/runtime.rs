@@ -25,6 +25,7 @@ mod limits;
 mod load;
 mod meter;
 mod pool;
+mod reason;
 mod state;
 mod threads;
 mod trap;

@@ -16,7 +16,7 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Engine};
 
 use super::cache::{Cache, Found, Key, Lock};
-use super::load;
+use super::reason::reason;
 use crate::plugin::Digest;
 
 mod child;
@@ -214,7 +214,7 @@ impl Compiler {
             let component = tokio::task::spawn_blocking(move || Component::from_binary(&engine, &wasm))
                 .await
                 .map_err(|error| CompileError::Crashed(error.to_string()))?
-                .map_err(|error| CompileError::Invalid(load::reason(&error)))?;
+                .map_err(|error| CompileError::Invalid(reason(&error)))?;
             return Ok((component, None));
         }
         let mut code = Vec::new();
@@ -224,7 +224,7 @@ impl Compiler {
         // that runs this very program, has written nothing else, and said at its end that it was done;
         // nobody else has had them. Wasmtime compares the child's version and settings with ours.
         let component = unsafe { Component::deserialize(engine, &code) };
-        let component = component.map_err(|error| CompileError::Invalid(load::reason(&error)))?;
+        let component = component.map_err(|error| CompileError::Invalid(reason(&error)))?;
         Ok((component, Some(code.len() as u64)))
     }
 
@@ -245,7 +245,7 @@ impl Compiler {
                 let code = tokio::task::spawn_blocking(move || engine.precompile_component(&wasm))
                     .await
                     .map_err(|error| CompileError::Crashed(error.to_string()))?
-                    .map_err(|error| CompileError::Invalid(load::reason(&error)))?;
+                    .map_err(|error| CompileError::Invalid(reason(&error)))?;
                 sink.write_all(&code).map_err(CompileError::Host)
             }
         }

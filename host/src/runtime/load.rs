@@ -18,6 +18,7 @@ use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::command::{self, Program};
 use super::compile::{CompileError, Compiled};
+use super::reason::reason;
 use super::state::{self, GuestState};
 use super::turns::Allowance;
 use super::{Linked, Runtime};
@@ -368,9 +369,4 @@ fn check_names(handlers: &[Handler]) -> Result<(), LoadError> {
         }),
         None => Ok(()),
     }
-}
-
-/// The innermost reason, which names the thing; what stands around it is wasmtime's own.
-pub(super) fn reason(error: &wasmtime::Error) -> String {
-    error.root_cause().to_string()
 }

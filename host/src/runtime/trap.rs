@@ -8,7 +8,7 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::limits::MOST_HANDLES;
-use super::load::reason;
+use super::reason::reason;
 use crate::execution::{Failure, FailureKind};
 use crate::limits::{Limits, grouped};
 

@@ -17,6 +17,9 @@ mod now;
 mod plugin_limit;
 mod rules;
 
+/// Holders that are named in a sentence.
+const NAMED: usize = 3;
+
 /// One thing that an operator may want to know: as a sentence, and its parts for `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Fact {

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use wasmtime::Engine;
 
 use super::{CompileBounds, CompileError, code_config};
-use crate::runtime::load;
+use crate::runtime::reason::reason;
 
 /// The hidden command of a program that can be a child.
 pub const COMMAND: &str = "compile-component";
@@ -137,7 +137,7 @@ pub fn compile_component(memory: u64, fuel: bool) -> ExitCode {
     {
         return ExitCode::from(OUT_OF_MEMORY);
     }
-    eprintln!("{}", load::reason(&error));
+    eprintln!("{}", reason(&error));
     ExitCode::from(if io.is_some() { 1 } else { INVALID })
 }
 

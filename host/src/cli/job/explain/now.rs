@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::plugin_limit::PluginLook;
 use super::rules::{next, queue_name};
-use super::{Fact, SHOWN};
+use super::{Fact, NAMED, SHOWN};
 use crate::cli::fires::next_fire;
 use crate::cli::job::missed::missed;
 use crate::cli::sentence::{count, dated, from_now, list, moment, names, span};
@@ -38,8 +38,6 @@ pub(super) struct Scene<'a> {
     pub(super) now: Timestamp,
 }
 
-/// Holders that are named in a sentence.
-pub(super) const NAMED: usize = 3;
 /// Keys that have a sentence of their own.
 const KEYS: usize = 5;
 

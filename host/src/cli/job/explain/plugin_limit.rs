@@ -23,7 +23,7 @@ impl PluginLook {
         }
         let told: Vec<String> = hosts
             .iter()
-            .take(super::now::NAMED)
+            .take(super::NAMED)
             .map(|host| format!("`{}` ({})", host.host, running(host)))
             .collect();
         Some(format!(
