@@ -31,6 +31,7 @@ pub struct Store {
     pooler: Pooler,
     /// Begins a transaction on PostgreSQL.
     begin: Arc<str>,
+    jobs_timeout: Duration,
     ids: Arc<Mutex<ContextV7>>,
 }
 
@@ -62,6 +63,9 @@ pub struct StoreOptions {
     /// PostgreSQL: how long a phase may take, from its beginning to the answer to its COMMIT.
     /// After that its connection is given up: a network that lost something does not say so.
     pub timeout: Duration,
+    /// PostgreSQL: the same for a transaction that may write a whole file of jobs, of which there may be a
+    /// hundred thousand. Each statement has the usual time.
+    pub jobs_timeout: Duration,
     /// PostgreSQL ends a phase that does nothing for so long: a host that was stopped in the
     /// middle of one does not keep its locks.
     pub idle_in_transaction_timeout: Duration,
@@ -76,6 +80,7 @@ impl Default for StoreOptions {
             create: false,
             acquire_timeout: Duration::from_secs(10),
             timeout: Self::TIMEOUT,
+            jobs_timeout: Duration::from_secs(300),
             idle_in_transaction_timeout: Duration::from_secs(10),
             pooler: Pooler::None,
         }
@@ -97,8 +102,6 @@ const BY_KEYS: &str = "set local plan_cache_mode = force_generic_plan; set local
 
 /// A migration may wait for another host's, and may rewrite tables.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
-/// A file may have a hundred thousand jobs. Each statement has the usual time.
-const JOBS_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long SQLite waits for another process that writes.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite readers of one process.
@@ -134,6 +137,7 @@ impl Store {
             migrations,
             pooler: options.pooler,
             begin,
+            jobs_timeout: options.jobs_timeout,
             ids,
         })
     }
@@ -173,7 +177,7 @@ impl Store {
             Pools::Postgres { phases, .. } => {
                 let mut tx = match name {
                     PhaseName::Migration => phases.acquire_for(MIGRATION_TIMEOUT).await?,
-                    PhaseName::Jobs => phases.acquire_for(JOBS_TIMEOUT).await?,
+                    PhaseName::Jobs => phases.acquire_for(self.jobs_timeout).await?,
                     _ => phases.acquire().await?,
                 };
                 let begin = match name {

@@ -18,7 +18,8 @@ async fn through_a_relay(world: &World, timeout: Duration) -> (Store, Relay) {
     let server = tokio::net::lookup_host(server).await.expect("it has an address").next();
     let relay = Relay::to(server.expect("it has an address")).await;
     let url = format!("{login}@{}/{database}", relay.address());
-    let options = StoreOptions { timeout, max_connections: 2, ..StoreOptions::default() };
+    let options =
+        StoreOptions { timeout, jobs_timeout: timeout, max_connections: 2, ..StoreOptions::default() };
     let store = Store::connect(&DatabaseUrl::Postgres(url), &options).await.expect("the server answers");
     (store.with_clock(world.clock.for_store()), relay)
 }
