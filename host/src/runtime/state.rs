@@ -9,6 +9,7 @@ use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 
 use super::command::Program;
 use super::limits::{MOST_HANDLES, MOST_RANDOM_BYTES, MemoryLimit, bytes_of_one_call};
+use super::turns;
 use crate::interfaces::context::ContextView;
 use crate::interfaces::db::{DbView, Session};
 use crate::interfaces::files::{FilesView, Folders};
@@ -81,8 +82,8 @@ impl WasiView for GuestState {
     }
 }
 
-/// A store whose guest stays within its limits and yields at every epoch. `fuel` is for an engine
-/// that counts it.
+/// A store whose guest stays within its limits and yields at the end of an epoch, unless its turn
+/// goes on. `fuel` is for an engine that counts it.
 pub(super) fn store(engine: &Engine, state: GuestState, fuel: Option<u64>) -> Store<GuestState> {
     let mut store = Store::new(engine, state);
     store.set_hostcall_fuel(store.data().bytes_of_one_call);
@@ -93,6 +94,9 @@ pub(super) fn store(engine: &Engine, state: GuestState, fuel: Option<u64>) -> St
     store.limiter(|state| &mut state.memory);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
+        if turns::goes_on() {
+            return Ok(UpdateDeadline::Continue(1));
+        }
         context.data().session.activity().set_computing(true);
         Ok(UpdateDeadline::Yield(1))
     });

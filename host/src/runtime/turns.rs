@@ -10,6 +10,7 @@
 //! Executions that take microseconds never wait here, however many there are: to stand in line would
 //! cost more than they do.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -28,6 +29,18 @@ const SHORT: Duration = Duration::from_millis(1);
 
 /// What a plugin may owe: what it has had of a machine that nobody else wanted is soon forgotten.
 const MOST_OWED: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// Until when the guest that this thread runs goes on, whoever else wants to compute.
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Whether the guest on this thread goes on at the end of an epoch: within its plugin's allowance, for
+/// a slice. All guests are interrupted where one has to yield, and whoever has just begun would stand
+/// behind those that it has interrupted.
+pub(super) fn goes_on() -> bool {
+    UNTIL.get().is_some_and(|until| Instant::now() < until)
+}
 
 /// What a plugin has left of its allowance.
 #[derive(Clone)]
@@ -188,6 +201,7 @@ impl Place<'_> {
         let within = likely.is_some();
         let computing =
             Computing { turns: self.turns, allowance: self.allowance, within, begun: Instant::now() };
+        UNTIL.set(within.then_some(computing.begun + SLICE));
         let polled = guest.poll(context);
         self.computed += computing.took();
         polled
@@ -263,6 +277,7 @@ impl Computing<'_> {
 
 impl Drop for Computing<'_> {
     fn drop(&mut self) {
+        UNTIL.set(None);
         self.allowance.settle(self.begun.elapsed(), self.within);
         let mut state = self.turns.lock();
         if self.within {
@@ -321,6 +336,14 @@ mod tests {
         );
         assert_eq!(seen.into_inner().unwrap().len(), 9);
         assert_eq!((lines(&turns), interrupts.load(Ordering::Relaxed)), ((0, 0, 0, 0), 0));
+    }
+
+    #[tokio::test]
+    async fn one_within_its_allowance_goes_on_at_the_end_of_an_epoch_and_one_beyond_does_not() {
+        let (turns, _) = turns(1);
+        assert!(turns.run(&Allowance::full(), async { goes_on() }).await);
+        assert!(!turns.run(&used_up(), async { goes_on() }).await);
+        assert!(!goes_on(), "nothing runs here any more");
     }
 
     #[tokio::test]
