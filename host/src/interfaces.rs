@@ -22,6 +22,9 @@ pub mod refusals;
 pub mod sockets;
 pub mod stdio;
 
+/// The version of WASI that wasmtime links under; guests of older ones are given the same.
+const WASI: &str = "0.2.12";
+
 /// Generated from the WIT in `plugin-sdk/wit`.
 #[expect(missing_docs, reason = "generated; the WIT has the documentation")]
 pub mod bindings {

@@ -88,9 +88,8 @@ impl Engine {
             }
             tokio::select! {
                 () = tokio::time::sleep(STORE_RETRY) => {}
-                // Nothing is started any more, with whatever plugins.
-                // A START that is under way may have recorded the next ones, so they can be found until the
-                // host ends.
+                // Nothing is started any more. The next plugins are not discarded: a START that is under
+                // way may have recorded them.
                 () = self.drain.cancelled() => return Err(ChangeError::Draining),
             }
         }

@@ -17,11 +17,9 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
+use super::WASI;
 use super::granted::Granted;
 use super::refusals::{Kind, Refusals};
-
-/// The version of WASI that wasmtime links under; guests of older ones are given the same.
-const VERSION: &str = "0.2.12";
 
 /// The folders of one execution.
 pub struct Folders {
@@ -59,11 +57,11 @@ pub fn add_to_linker<T: Send + 'static>(
     get: fn(&mut T) -> FilesView<'_>,
 ) -> Result<()> {
     linker
-        .instance(&format!("wasi:filesystem/preopens@{VERSION}"))?
+        .instance(&format!("wasi:filesystem/preopens@{WASI}"))?
         .func_wrap_async("get-directories", move |mut store, (): ()| {
             Box::new(async move { Ok((get(store.data_mut()).directories().await?,)) })
         })?;
-    let mut types = linker.instance(&format!("wasi:filesystem/types@{VERSION}"))?;
+    let mut types = linker.instance(&format!("wasi:filesystem/types@{WASI}"))?;
     types.func_wrap_async(
         "[method]descriptor.open-at",
         move |mut store,
