@@ -18,6 +18,7 @@ use crate::runtime::{Cache, CompileIn, Compiler, Runtime};
 use crate::store::{Definitions, Store, StoreError, StoreOptions};
 
 mod defined;
+mod memory;
 mod reload;
 mod tidy;
 mod watch;
@@ -55,6 +56,7 @@ pub struct ServeOptions {
 /// # Errors
 /// Where it cannot start; see [`ServeError`].
 pub async fn serve(config: Config, options: ServeOptions) -> Result<(), ServeError> {
+    memory::give_back_what_is_large();
     let config = Arc::new(config);
     let (signals, hangups) = Signals::listen()?;
     // Whatever changes from here on is looked at.

@@ -2,6 +2,7 @@
 
 use innkeeper::execution::{FailureKind, State};
 use innkeeper_tests::database::Engine;
+use innkeeper_tests::host::until;
 use innkeeper_tests::on_both_engines;
 use serde_json::{Value, json};
 
@@ -82,12 +83,17 @@ on_both_engines! {
             ]),
         };
         ground.succeed("raid", &json!({"attacks": [], "look": ["select 1"]})).await;
-        let before = ground.host().peak_memory();
+        let (before, (_, own)) = (ground.host().peak_memory(), ground.host().memory());
         let result = ground.succeed("raid", &json!({"attacks": attacks, "look": ["select 1"]})).await;
         let grown = (ground.host().peak_memory() - before) >> 20;
         // PostgreSQL sends a value whole, and what may pass is copied on its way to the guest.
         let most = if engine == Engine::Postgres { 300 } else { 150 };
         assert!(grown < most, "the host has grown by {grown} MiB for a plugin of 32 MiB: {result}");
+        // What an allocator keeps by itself was 200 MiB.
+        until("what the host grew by is the machine's again", async || {
+            (ground.host().memory().1.saturating_sub(own) >> 20 < 64).then_some(())
+        })
+        .await;
         ground.end("huge values").await;
     }
 }
