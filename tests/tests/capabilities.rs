@@ -5,7 +5,7 @@
 mod server;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use innkeeper::execution::State;
 use innkeeper::store::{ExecutionRecord, Store};
@@ -130,6 +130,14 @@ fn get(server: &Server, path: &str) -> Value {
 fn with(mut request: Value, key: &str, value: Value) -> Value {
     request[key] = value;
     request
+}
+
+/// A folder of this name, with a file `a.txt` that has the name in it.
+fn folder_with_a_file(within: &Path, name: &str) -> PathBuf {
+    let path = within.join(name);
+    std::fs::create_dir(&path).expect("it can be made");
+    std::fs::write(path.join("a.txt"), name).expect("it can be written");
+    path
 }
 
 on_both_engines! {
@@ -365,13 +373,7 @@ on_both_engines! {
 
     async fn folders_are_seen_where_they_are_granted_and_changed_where_that_is_granted_too(engine: Engine) {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let folder = |name: &str| {
-            let path = dir.path().join(name);
-            std::fs::create_dir(&path).expect("it can be made");
-            std::fs::write(path.join("a.txt"), name).expect("it can be written");
-            path
-        };
-        let (read, write, hidden) = (folder("read"), folder("write"), folder("hidden"));
+        let [read, write, hidden] = ["read", "write", "hidden"].map(|name| folder_with_a_file(dir.path(), name));
         std::os::unix::fs::symlink(&hidden, read.join("out")).expect("it can be made");
         std::os::unix::fs::symlink("a.txt", read.join("in")).expect("it can be made");
         let keys = format!(
@@ -413,13 +415,7 @@ on_both_engines! {
 
     async fn no_link_no_rename_and_no_time_of_a_file_gets_past_the_rights_of_its_folder(engine: Engine) {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let folder = |name: &str| {
-            let path = dir.path().join(name);
-            std::fs::create_dir(&path).expect("it can be made");
-            std::fs::write(path.join("a.txt"), name).expect("it can be written");
-            path
-        };
-        let (read, write, hidden) = (folder("read"), folder("write"), folder("hidden"));
+        let [read, write, hidden] = ["read", "write", "hidden"].map(|name| folder_with_a_file(dir.path(), name));
         let keys = format!(
             "[[plugins.capable.files]]\npath = {read:?}\nas = \"/read\"\n\
              [[plugins.capable.files]]\npath = {write:?}\nas = \"/write\"\naccess = \"read-write\"\n"

@@ -8,6 +8,11 @@ pub(super) const POLL: Duration = Duration::from_millis(200);
 /// A restart of either is no reason to give up.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
 
+/// What a person is told of a new trouble.
+pub(super) fn patience(why: &str) -> String {
+    format!("{why}; waiting {} for that to change", humantime::format_duration(GRACE))
+}
+
 /// Since when something is wrong.
 #[derive(Default)]
 pub(super) struct Grace {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::grace::{GRACE, Grace, POLL, Trouble};
+use super::grace::{Grace, POLL, Trouble, patience};
 use super::{CliError, Exit, Report};
 use crate::store::{HostFilter, HostRecord, HostState, ReloadAsked, ReloadWish, Store, StoreError};
 use crate::suggest;
@@ -96,10 +96,7 @@ async fn wait_for_all(store: &Store, asked: &[i64]) -> Result<Vec<ReloadAsked>, 
             }
             Ok(_) => grace = Grace::default(),
             Err(StoreError::Unavailable(why)) => match grace.note(Instant::now()) {
-                Trouble::New => eprintln!(
-                    "the store does not answer: {why}; waiting {} for that to change",
-                    humantime::format_duration(GRACE)
-                ),
+                Trouble::New => eprintln!("{}", patience(&format!("the store does not answer: {why}"))),
                 Trouble::Going => {}
                 Trouble::TooLong => {
                     return Err(CliError::unreachable(format!(

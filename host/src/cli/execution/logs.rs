@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{error_text, find, unknown};
-use crate::cli::grace::{GRACE, Grace, Trouble};
+use crate::cli::grace::{Grace, Trouble, patience};
 use crate::cli::{CliError, Exit, Report, print_line, visible};
 use crate::execution::State;
 use crate::store::{
@@ -91,10 +91,7 @@ impl Follower<'_> {
                 Ok(More::IsNone) => return Ok(()),
                 Ok(More::MayCome) => self.grace = Grace::default(),
                 Err(StoreError::Unavailable(why)) => match self.grace.note(Instant::now()) {
-                    Trouble::New => tell(&format!(
-                        "the store does not answer: {why}; waiting {} for that to change",
-                        humantime::format_duration(GRACE)
-                    )),
+                    Trouble::New => tell(&patience(&format!("the store does not answer: {why}"))),
                     Trouble::Going => {}
                     Trouble::TooLong => return Err(StoreError::Unavailable(why).into()),
                 },

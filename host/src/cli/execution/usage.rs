@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::sentence::count;
-use crate::limits::Usage;
+use crate::limits::{Usage, grouped};
 
 /// Such as `wall 1.23s, cpu 0.40s, memory 12.3 MiB at most, db 12 calls in 5 transactions (1,200 rows
 /// read, 7 changed, 3.4 MiB)`. What it made no use of is not told.
@@ -39,19 +39,6 @@ pub(super) fn used(usage: &Usage) -> String {
 fn number(number: u64, what: &str) -> String {
     let told = count(number, what);
     told.replacen(&number.to_string(), &grouped(number), 1)
-}
-
-/// Digits in groups of three.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut told = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            told.push(',');
-        }
-        told.push(digit);
-    }
-    told
 }
 
 /// As exact as anybody compares them.

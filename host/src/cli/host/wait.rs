@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::cli::CliError;
-use crate::cli::grace::{GRACE, Grace, POLL, Trouble};
+use crate::cli::grace::{Grace, POLL, Trouble, patience};
 use crate::store::{HostFilter, HostRecord, HostState, Store, StoreError};
 
 /// Sessions of one host that are looked back at.
@@ -27,7 +27,7 @@ enum Seen {
 ///
 /// # Errors
 /// Where a host died before it had drained, or the store does not answer for longer than
-/// [`GRACE`].
+/// [`GRACE`](crate::cli::grace::GRACE).
 pub(super) async fn wait_for_end(
     store: &Store,
     name: &str,
@@ -45,9 +45,7 @@ pub(super) async fn wait_for_end(
             Seen::Ended(sessions) => return Ok(sessions),
             Seen::Underway => grace = Grace::default(),
             Seen::Trouble(why) => match grace.note(Instant::now()) {
-                Trouble::New => {
-                    eprintln!("{why}; waiting {} for that to change", humantime::format_duration(GRACE));
-                }
+                Trouble::New => eprintln!("{}", patience(&why)),
                 Trouble::Going => {}
                 Trouble::TooLong => {
                     return Err(CliError::unreachable(format!(

@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::cli::CliError;
-use crate::cli::grace::{GRACE, Grace, POLL, Trouble};
+use crate::cli::grace::{Grace, POLL, Trouble, patience};
 use crate::execution::State;
 use crate::job::Name;
 use crate::store::{ExecutionRecord, Store, StoreError};
@@ -24,7 +24,7 @@ enum Seen {
 ///
 /// # Errors
 /// Where no host is left that could run it or the store does not answer, for longer than
-/// [`GRACE`].
+/// [`GRACE`](crate::cli::grace::GRACE).
 pub(super) async fn wait_for_end(
     store: &Store,
     id: Uuid,
@@ -37,9 +37,7 @@ pub(super) async fn wait_for_end(
             Ok(Seen::Ended(record)) => return Ok(*record),
             Ok(Seen::Underway) => grace = Grace::default(),
             Ok(Seen::Trouble(why)) => match grace.note(Instant::now()) {
-                Trouble::New => {
-                    eprintln!("{why}; waiting {} for that to change", humantime::format_duration(GRACE));
-                }
+                Trouble::New => eprintln!("{}", patience(&why)),
                 Trouble::Going => {}
                 Trouble::TooLong => return Err(CliError::unreachable(gave_up(id, &why))),
             },
